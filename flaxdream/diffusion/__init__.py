@@ -1,0 +1,1 @@
+"""Pure mathematics of diffusion: no flax, no files, no config object."""

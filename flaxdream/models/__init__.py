@@ -1,0 +1,1 @@
+"""The networks: attribute names are the names of diffusers' state dicts."""
