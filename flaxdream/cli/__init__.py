@@ -1,0 +1,54 @@
+"""The `flaxdream` command. Each sub-command is a module here, imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import flaxdream
+
+COMMANDS = {
+    "sample": "draw pictures from prompts",
+    "random_model": "write a model with random weights, to try commands and machines without a download",
+}
+USAGE_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a sub-command and returns its exit code: 0 done, 1 failed, 2 wrong settings, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else USAGE_ERROR
+    if arguments[0] == "--version":
+        print(f"flaxdream {flaxdream.__version__}")
+        return 0
+    command = arguments[0].replace("-", "_")
+    if command not in COMMANDS:
+        print(f"flaxdream: unknown command {arguments[0]!r}{_closest(command)}\n\n{_help()}", file=sys.stderr)
+        return USAGE_ERROR
+    try:
+        return importlib.import_module(f"flaxdream.cli.{command}").main(arguments[1:])
+    except ValueError as error:
+        print(f"flaxdream {command}: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print(f"flaxdream {command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        f"flaxdream {flaxdream.__version__}: Stable Diffusion in JAX\n\nusage: flaxdream COMMAND [flags]\n\n{lines}\n\n"
+        "flaxdream COMMAND --help lists the flags of a command."
+    )
+
+
+def _closest(word: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(word, COMMANDS, n=1)
+    return f"; perhaps you meant {close[0]!r}" if close else ""

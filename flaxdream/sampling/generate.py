@@ -1,0 +1,136 @@
+"""Prompt tokens to pictures in one compiled call: text encoder, denoising loop and decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from flaxdream.arrays import Array, Float, Int, Key, Params
+from flaxdream.diffusion.guidance import guide
+from flaxdream.diffusion.samplers import Sampler
+from flaxdream.diffusion.samplers.run import run
+from flaxdream.models.network import Network
+from flaxdream.sampling.placement import drop_device_axis
+
+# Folded into a picture's key for the sampler's own noise. The first latents are drawn from the key itself,
+# as the diffusers Flax pipeline did; the tag lies far above their number of elements, so no draw is shared.
+SAMPLER_NOISE = 0x7A3D_51F0
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The three networks that turn tokens into a picture."""
+
+    text_encoder: Network
+    unet: Network
+    vae: Network
+
+    @property
+    def downscale(self) -> int:
+        """Pixels a latent cell: 8 for the Stable Diffusion autoencoders."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.vae.config.latent_channels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is compiled in. Everything else (tokens, latents, keys, guidance scale) is an argument."""
+
+    guided: bool = True  # False: the negative prompt is not run at all (guidance_scale <= 1)
+    guidance_rescale: float = 0.0  # 0..1, Lin et al. 2023, section 3.4
+    clip_skip: int = 0  # text layers left out at the end
+    vae_tiling: bool = False  # decode large pictures in overlapping tiles
+    device_axis: Mesh | None = None  # the parameters carry flax's leading device axis over this mesh
+    on_call: Callable[[Any], None] | None = None  # told the index of each network call, from the device
+
+
+def initial_latents(key_b: Key[Array, b], shape_chw: tuple[int, int, int]) -> Float[Array, "b h w c"]:
+    """Unit normal latents, a row a key: what a batch of one of the diffusers Flax pipeline draws from it.
+
+    Drawn in the order of channels first, and so independent of the batch that the row is in.
+    """
+    return jax.vmap(lambda key: _chw_normal(key, (1, *shape_chw))[0])(key_b)
+
+
+def batch_latents(
+    key: Key[Array, ""], batch: int, shape_chw: tuple[int, int, int]
+) -> Float[Array, "b h w c"]:
+    """Unit normal latents, one key for all rows: what the diffusers Flax pipeline draws on a device."""
+    return _chw_normal(key, (batch, *shape_chw))
+
+
+def _chw_normal(key: Key[Array, ""], shape_bchw: tuple[int, ...]) -> Float[Array, "b h w c"]:
+    return jax.random.normal(key, shape_bchw, jnp.float32).transpose(0, 2, 3, 1)
+
+
+def sampler_keys(key_b: Key[Array, b]) -> Key[Array, b]:
+    """The keys from which a stochastic sampler draws, given the keys of the pictures."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, SAMPLER_NOISE))(key_b)
+
+
+@partial(jax.jit, static_argnames=("networks", "sampler", "settings"))
+def generate(
+    params: Params,
+    ids_bs: Int[Array, "b s"],
+    negative_ids_bs: Int[Array, "b s"],
+    latents_bhwc: Float[Array, "b h w c"],
+    noise_key_b: Key[Array, b],
+    guidance_scale_b: Float[Array, b],
+    *,
+    networks: Networks,
+    sampler: Sampler,
+    settings: Settings,
+) -> Float[Array, "b H W c"]:
+    """Pictures in 0..1 from unit normal latents: torch StableDiffusionPipeline's numbers for the same latents.
+
+    `params` has the trees of `text_encoder`, `unet` and `vae`. Rows never meet, so their sharding is kept.
+    """
+    if settings.device_axis is not None:
+        params = drop_device_axis(params, settings.device_axis)
+    context = _context(params, ids_bs, negative_ids_bs, networks, settings)
+
+    def denoise(x_bhwc: Array, t: Array, index: Array) -> Array:
+        if settings.on_call is not None:
+            jax.debug.callback(settings.on_call, index)
+        rows = _twice(x_bhwc) if settings.guided else x_bhwc
+        out = networks.unet(params["unet"], rows, jnp.broadcast_to(t, rows.shape[:1]), context)
+        out = out.astype(jnp.float32)
+        if not settings.guided:
+            return out
+        pairs = out.reshape(-1, 2, *out.shape[1:])
+        scale = guidance_scale_b[:, None, None, None]
+        return guide(pairs[:, 0], pairs[:, 1], scale, settings.guidance_rescale)
+
+    x_bhwc = run(sampler, denoise, latents_bhwc.astype(jnp.float32), noise_key_b)
+    z_bhwc = x_bhwc / networks.vae.config.scaling_factor
+    decode = "decode_tiled" if settings.vae_tiling else "decode"
+    pixels_bHWc = networks.vae(params["vae"], z_bhwc, method=decode).astype(jnp.float32)
+    return jnp.clip(pixels_bHWc / 2 + 0.5, 0.0, 1.0)
+
+
+def _context(
+    params: Params, ids: Array, negative_ids: Array, networks: Networks, settings: Settings
+) -> Array:
+    """Text states of each row; with guidance 2b rows, negative and positive by turns.
+
+    By turns, not negatives first: so the two rows of a picture stay on the device that holds it.
+    """
+    if settings.guided:
+        ids = jnp.stack([negative_ids, ids], axis=1).reshape(-1, ids.shape[-1])
+    layer = -1 - settings.clip_skip
+    text = networks.text_encoder(params["text_encoder"], ids, output_layer=layer, final_norm=True)
+    return text.states_bsd
+
+
+def _twice(x_bhwc: Array) -> Array:
+    """Each row two times in a row: [2b, h, w, c]."""
+    return jnp.stack([x_bhwc, x_bhwc], axis=1).reshape(-1, *x_bhwc.shape[1:])
