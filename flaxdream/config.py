@@ -90,9 +90,7 @@ def read_yaml(path: str | Path, cls: type) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"--config {path} is not valid YAML: {error}") from error
     if not isinstance(raw, Mapping):
-        raise ValueError(
-            f"--config {path} holds a {type(raw).__name__}; expected lines of the form `key: value`."
-        )
+        raise ValueError(f"--config {path} holds a {type(raw).__name__}; expected lines of the form `key: value`.")
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     values, problems = {}, []

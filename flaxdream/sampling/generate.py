@@ -61,9 +61,7 @@ def initial_latents(key_b: Key[Array, b], shape_chw: tuple[int, int, int]) -> Fl
     return jax.vmap(lambda key: _chw_normal(key, (1, *shape_chw))[0])(key_b)
 
 
-def batch_latents(
-    key: Key[Array, ""], batch: int, shape_chw: tuple[int, int, int]
-) -> Float[Array, "b h w c"]:
+def batch_latents(key: Key[Array, ""], batch: int, shape_chw: tuple[int, int, int]) -> Float[Array, "b h w c"]:
     """Unit normal latents, one key for all rows: what the diffusers Flax pipeline draws on a device."""
     return _chw_normal(key, (batch, *shape_chw))
 
@@ -117,9 +115,7 @@ def generate(
     return jnp.clip(pixels_bHWc / 2 + 0.5, 0.0, 1.0)
 
 
-def _context(
-    params: Params, ids: Array, negative_ids: Array, networks: Networks, settings: Settings
-) -> Array:
+def _context(params: Params, ids: Array, negative_ids: Array, networks: Networks, settings: Settings) -> Array:
     """Text states of each row; with guidance 2b rows, negative and positive by turns.
 
     By turns, not negatives first: so the two rows of a picture stay on the device that holds it.

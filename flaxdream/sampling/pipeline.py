@@ -74,9 +74,7 @@ class FlaxStableDiffusionPipeline:
         `feature_extractor` are there for old notebooks: PyTorch files are read as they are, and no checker runs.
         """
         if safety_checker is not None or feature_extractor is not None:
-            raise ValueError(
-                "safety_checker and feature_extractor cannot be run here; leave them out or pass None."
-            )
+            raise ValueError("safety_checker and feature_extractor cannot be run here; leave them out or pass None.")
         folder = hub.model_folder(
             str(pretrained_model_name_or_path),
             revision=revision,
@@ -88,9 +86,7 @@ class FlaxStableDiffusionPipeline:
         model = model_dir.read_model_dir(folder, needed=(*COMPONENTS, "tokenizer", "scheduler"))
         networks = core.Networks(
             **{
-                name: build(
-                    model.configs[name], dtype=dtype, param_dtype=param_dtype or dtype, attention=attention
-                )
+                name: build(model.configs[name], dtype=dtype, param_dtype=param_dtype or dtype, attention=attention)
                 for name in COMPONENTS
             }
         )
@@ -117,9 +113,7 @@ class FlaxStableDiffusionPipeline:
     def prepare_inputs(self, prompt: str | Sequence[str]) -> Int[np.ndarray, "b s"]:
         """Token ids of a prompt or of a list of prompts."""
         if not isinstance(prompt, str | list | tuple):
-            raise ValueError(
-                f"prompt has type {type(prompt).__name__}; expected a string or a list of strings."
-            )
+            raise ValueError(f"prompt has type {type(prompt).__name__}; expected a string or a list of strings.")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise ValueError("The list of prompts is empty; give at least one prompt.")
@@ -160,14 +154,10 @@ class FlaxStableDiffusionPipeline:
         height, width = self._size(height, width)
         negative = self._negative_ids(ids) if neg_prompt_ids is None else np.asarray(neg_prompt_ids)
         if negative.shape != ids.shape:
-            raise ValueError(
-                f"neg_prompt_ids has shape {negative.shape}, prompt_ids {ids.shape}; they must be equal."
-            )
+            raise ValueError(f"neg_prompt_ids has shape {negative.shape}, prompt_ids {ids.shape}; they must be equal.")
         keys = placement.as_keys(prng_seed)
         if keys.shape != groups[:-1]:
-            raise ValueError(
-                f"prng_seed has {keys.shape} keys; expected {groups[:-1]}: one a device with jit=True."
-            )
+            raise ValueError(f"prng_seed has {keys.shape} keys; expected {groups[:-1]}: one a device with jit=True.")
         rows = int(np.prod(groups))
         images = self._run(
             params,
@@ -250,9 +240,7 @@ class FlaxStableDiffusionPipeline:
         """The parameters on every device of this host; at no cost where they are already."""
         if placement.is_replicated_by_flax(params["unet"], self.unet.shapes):
             return params
-        return jax.device_put(
-            {name: params[name] for name in COMPONENTS}, placement.on_every_device(self.mesh)
-        )
+        return jax.device_put({name: params[name] for name in COMPONENTS}, placement.on_every_device(self.mesh))
 
     def _run(self, params, ids, negative, latents, keys, scale, sampler, settings):  # type: ignore[no-untyped-def]
         """One compiled call with its rows spread over the devices."""
@@ -280,9 +268,7 @@ class FlaxStableDiffusionPipeline:
             drawn = jax.vmap(lambda key: core.batch_latents(key, groups[1], shape_chw))(keys)
             return drawn.reshape(-1, *drawn.shape[2:])
         if latents.shape != (*groups, *shape_chw):
-            raise ValueError(
-                f"latents have shape {latents.shape}; expected {(*groups, *shape_chw)}, channels first."
-            )
+            raise ValueError(f"latents have shape {latents.shape}; expected {(*groups, *shape_chw)}, channels first.")
         return jnp.asarray(latents).reshape(-1, *shape_chw).transpose(0, 2, 3, 1)
 
     def _latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
@@ -300,9 +286,7 @@ def _seeds(seeds: int | Sequence[int], count: int) -> list[int]:
     if isinstance(seeds, int):
         return [seeds + index for index in range(count)]
     if len(seeds) != count:
-        raise ValueError(
-            f"{len(seeds)} seeds for {count} pictures; give one seed a picture, or a single number."
-        )
+        raise ValueError(f"{len(seeds)} seeds for {count} pictures; give one seed a picture, or a single number.")
     return list(seeds)
 
 
@@ -311,18 +295,14 @@ def _list_of(value: Any, count: int, name: str) -> list[Any]:
     if isinstance(value, str | int | float):
         return [value] * count
     if len(value) != count:
-        raise ValueError(
-            f"{len(value)} {name} for {count} prompts; give one for each, or a single one for all."
-        )
+        raise ValueError(f"{len(value)} {name} for {count} prompts; give one for each, or a single one for all.")
     return list(value)
 
 
 def _row_keys(keys: Array, groups: tuple[int, ...]) -> Array:
     """A sampler key for each row: those of a device are folded from the device's key with the row's number."""
     rows = jnp.arange(groups[-1])
-    fold = jax.vmap(
-        lambda key, row: jax.random.fold_in(jax.random.fold_in(key, core.SAMPLER_NOISE), row), (None, 0)
-    )
+    fold = jax.vmap(lambda key, row: jax.random.fold_in(jax.random.fold_in(key, core.SAMPLER_NOISE), row), (None, 0))
     return fold(keys, rows) if len(groups) == 1 else jax.vmap(lambda key: fold(key, rows))(keys).reshape(-1)
 
 

@@ -31,9 +31,7 @@ def on_every_device(mesh: Mesh) -> NamedSharding:
 def is_replicated_by_flax(params: Params, shapes: Shapes) -> bool:
     """Whether the parameters carry the leading device axis of `flax.jax_utils.replicate`."""
     leaves, expected = jax.tree.leaves(params), jax.tree.leaves(shapes)
-    return all(
-        leaf.shape[1:] == shape.shape and leaf.ndim > shape.ndim for leaf, shape in zip(leaves, expected)
-    )
+    return all(leaf.shape[1:] == shape.shape and leaf.ndim > shape.ndim for leaf, shape in zip(leaves, expected))
 
 
 def drop_device_axis(params: Params, mesh: Mesh) -> Params:
