@@ -81,12 +81,12 @@ def sigmas(alpha_bar: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
 def zero_terminal_snr_betas(betas: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
     """The betas moved so that alpha_bar ends at 0 and starts where it did (Lin et al. 2023, Algorithm 1)."""
     root = np.sqrt(alpha_bar_from_betas(betas))
-    first, last = root[0], root[-1]
-    if not first > last:
+    if len(root) < 2 or not root[-1] < root[-2]:
         raise ValueError(
-            f"rescale_betas_zero_snr needs alpha_bar to fall over the {len(betas)} "
-            f"noise levels, but it goes from {first**2:g} to {last**2:g}. Give larger betas or turn the option off."
+            "rescale_betas_zero_snr needs at least two noise levels and a last beta above 0; there are "
+            f"{len(root)} and the last beta is {betas[-1]:g}. Change the betas or turn the option off."
         )
+    first, last = root[0], root[-1]
     alpha_bar = ((root - last) * (first / (first - last))) ** 2
     alphas = np.concatenate([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
     return np.float32(1) - alphas
