@@ -11,7 +11,8 @@ from typing import Any
 Component = dict[str, Any]
 
 _SCHEDULER: Component = {
-    "_class_name": "DDIMScheduler",
+    "_class_name": "PNDMScheduler",
+    "skip_prk_steps": True,
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -22,6 +23,7 @@ _SCHEDULER: Component = {
     "prediction_type": "epsilon",
     "timestep_spacing": "leading",
 }
+_SCHEDULER_V: Component = _SCHEDULER | {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
 _UNET_SD1: Component = {
     "_class_name": "UNet2DConditionModel",
     "sample_size": 64,
@@ -117,14 +119,14 @@ ARCHITECTURES: dict[str, dict[str, Component]] = {
         "unet": _UNET_SD2,
         "vae": _VAE | {"sample_size": 768},
         "text_encoder": _CLIP_SD2,
-        "scheduler": _SCHEDULER | {"prediction_type": "v_prediction"},
+        "scheduler": _SCHEDULER_V,
     },
     "tiny": {"unet": _UNET_TINY, "vae": _VAE_TINY, "text_encoder": _CLIP_TINY, "scheduler": _SCHEDULER},
     "tiny-v": {
         "unet": _UNET_TINY | {"use_linear_projection": True, "attention_head_dim": [2, 4], "upcast_attention": True},
         "vae": _VAE_TINY,
         "text_encoder": _CLIP_TINY | {"hidden_act": "gelu"},
-        "scheduler": _SCHEDULER | {"prediction_type": "v_prediction"},
+        "scheduler": _SCHEDULER_V,
     },
 }
 PAD_TOKENS = {"sd15": "<|endoftext|>", "tiny": "<|endoftext|>", "sd21": "!", "tiny-v": "!"}
