@@ -30,8 +30,11 @@ def save_png(path: Path, picture: Image.Image, settings: dict[str, Any]) -> None
     for key, value in settings.items():
         info.add_itxt(key, str(value))
     partial = path.with_name(f".{path.name}.partial")
-    picture.save(partial, format="PNG", pnginfo=info)
-    partial.replace(path)
+    try:
+        picture.save(partial, format="PNG", pnginfo=info)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def contact_sheet(
