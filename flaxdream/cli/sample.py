@@ -75,7 +75,9 @@ def draw(config: SampleConfig, requests: list[Any]) -> None:
         attention=config.attention,
         every_device=True,
     )
-    print(f"model loaded in {time.perf_counter() - start:.1f} s on {jax.device_count()} x {jax.devices()[0].device_kind}")
+    print(
+        f"model loaded in {time.perf_counter() - start:.1f} s on {jax.device_count()} x {jax.devices()[0].device_kind}"
+    )
     start = time.perf_counter()
     drawn = draw_requests(pipeline, params, requests, config)
     seconds = time.perf_counter() - start
