@@ -199,6 +199,11 @@ class FlaxStableDiffusionPipeline:
         draws `batch_size` at once. `sampler` is a name such as "dpmpp_2m", or the model's own. A guidance scale
         of 1 or less, for all, leaves guidance out. `latents` are unit normal, channels first, one a picture.
         """
+        layers = self.text_encoder.config.num_hidden_layers
+        if not 0 <= clip_skip < layers:
+            raise ValueError(
+                f"clip_skip {clip_skip} must lie in 0..{layers - 1}: the text encoder has {layers} layers."
+            )
         ids = self.prepare_inputs(prompts).repeat(num_images_per_prompt, axis=0)
         count = len(ids)
         prompt_count = count // num_images_per_prompt
@@ -219,7 +224,7 @@ class FlaxStableDiffusionPipeline:
         if latents is None:
             latents_bhwc = core.initial_latents(key_b, self._latent_shape(height, width))
         else:
-            latents_bhwc = jnp.asarray(latents).transpose(0, 2, 3, 1)
+            latents_bhwc = self._latents(latents, key_b, (count,), height, width)
         noise_key_b = core.sampler_keys(key_b)
         per_call = batch_size * self.mesh.size
         params = self.replicate(params)

@@ -1,0 +1,7 @@
+"""`python -m flaxdream`: the same as the `flaxdream` command."""
+
+import sys
+
+from flaxdream.cli import main
+
+sys.exit(main())
