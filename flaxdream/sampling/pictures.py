@@ -13,6 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from flaxdream.arrays import Float
 
+Picture = Image.Image  # for those who may not import Pillow
+
 MARGIN, CAPTION = 8, 18  # pixels of a contact sheet
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from flaxdream.arrays import Array, Float, Int, Params
 from flaxdream.diffusion.samplers import make_sampler
@@ -18,6 +17,7 @@ from flaxdream.models import build
 from flaxdream.sampling import generate as core
 from flaxdream.sampling import pictures, placement
 from flaxdream.sampling import progress as progress_
+from flaxdream.sampling.pictures import Picture
 from flaxdream.weights import hub, model_dir
 from flaxdream.weights.tokenizer import read_tokenizer, tokenize
 
@@ -119,7 +119,7 @@ class FlaxStableDiffusionPipeline:
             raise ValueError("The list of prompts is empty; give at least one prompt.")
         return tokenize(self.tokenizer, prompts)
 
-    def numpy_to_pil(self, images: Float[np.ndarray, "*b H W c"]) -> list[Image.Image]:
+    def numpy_to_pil(self, images: Float[np.ndarray, "*b H W c"]) -> list[Picture]:
         """Pictures from arrays with values in 0..1."""
         return pictures.numpy_to_pil(images)
 
@@ -191,7 +191,7 @@ class FlaxStableDiffusionPipeline:
         batch_size: int = 1,
         vae_tiling: bool = False,
         progress: bool = True,
-    ) -> list[Image.Image]:
+    ) -> list[Picture]:
         """PIL pictures of any number of prompts, on all devices of this host; prompt by prompt.
 
         `seeds` is the first picture's seed (the others count up from it) or one seed a picture; a picture
@@ -228,7 +228,7 @@ class FlaxStableDiffusionPipeline:
         noise_key_b = core.sampler_keys(key_b)
         per_call = batch_size * self.mesh.size
         params = self.replicate(params)
-        drawn: list[Image.Image] = []
+        drawn: list[Picture] = []
         calls = -(-count // per_call)
         with progress_.bar(calls * len(method.timesteps), "sampling", progress):
             for start in range(0, count, per_call):
