@@ -61,6 +61,7 @@ def draw(config: SampleConfig, requests: list[Any]) -> None:
 
     from flaxdream.sampling.pictures import contact_sheet, save_png
     from flaxdream.sampling.pipeline import FlaxStableDiffusionPipeline
+    from flaxdream.sampling.placement import local_mesh, on_every_device
 
     if config.compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache_dir).expanduser()))
@@ -73,7 +74,7 @@ def draw(config: SampleConfig, requests: list[Any]) -> None:
         token=config.hub_token,
         cache_dir=config.cache_dir,
         attention=config.attention,
-        every_device=True,
+        sharding=on_every_device(local_mesh()),
     )
     print(
         f"model loaded in {time.perf_counter() - start:.1f} s on {jax.device_count()} x {jax.devices()[0].device_kind}"

@@ -109,7 +109,8 @@ def generate(
         return guide(pairs[:, 0], pairs[:, 1], scale, settings.guidance_rescale)
 
     x_bhwc = run(sampler, denoise, latents_bhwc.astype(jnp.float32), noise_key_b)
-    z_bhwc = x_bhwc / networks.vae.config.scaling_factor
+    vae = networks.vae.config
+    z_bhwc = x_bhwc / vae.scaling_factor + (vae.shift_factor or 0.0)
     decode = "decode_tiled" if settings.vae_tiling else "decode"
     pixels_bHWc = networks.vae(params["vae"], z_bhwc, method=decode).astype(jnp.float32)
     return jnp.clip(pixels_bHWc / 2 + 0.5, 0.0, 1.0)

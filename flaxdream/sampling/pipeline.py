@@ -84,12 +84,7 @@ class FlaxStableDiffusionPipeline:
             local_files_only=local_files_only,
         )
         model = model_dir.read_model_dir(folder, needed=(*COMPONENTS, "tokenizer", "scheduler"))
-        networks = core.Networks(
-            **{
-                name: build(model.configs[name], dtype=dtype, param_dtype=param_dtype or dtype, attention=attention)
-                for name in COMPONENTS
-            }
-        )
+        networks = _networks(model.configs, attention, dtype=dtype, param_dtype=param_dtype or dtype)
         own = model.configs["scheduler"]
         if isinstance(scheduler, str):
             own = make_sampler(own, 1, name=scheduler).config  # also checks the name
@@ -108,7 +103,9 @@ class FlaxStableDiffusionPipeline:
         The folder appears whole or not at all; PyTorch diffusers loads it.
         """
         trees = {name: params[name] for name in COMPONENTS}
-        model_dir.write_model_dir(save_directory, source=self.source, params=trees, scheduler=self.scheduler)
+        own = model_dir.read_model_dir(self.source).configs["scheduler"]
+        configs = {} if self.scheduler == own else {"scheduler": self.scheduler}
+        model_dir.write_model_dir(save_directory, source=self.source, params=trees, configs=configs)
 
     def prepare_inputs(self, prompt: str | Sequence[str]) -> Int[np.ndarray, "b s"]:
         """Token ids of a prompt or of a list of prompts."""
@@ -280,11 +277,34 @@ class FlaxStableDiffusionPipeline:
         return self.networks.latent_channels, height // self.vae_scale_factor, width // self.vae_scale_factor
 
     def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        default = self.unet.config.sample_size * self.vae_scale_factor
-        height, width = height or default, width or default
-        if height % 8 or width % 8 or min(height, width) <= 0:
-            raise ValueError(f"height {height} and width {width} must be multiples of 8 (pixels).")
-        return height, width
+        cells = self.unet.config.sample_size or 64
+        cells_hw = (cells, cells) if isinstance(cells, int) else cells
+        scale = self.vae_scale_factor
+        size = height or cells_hw[0] * scale, width or cells_hw[1] * scale
+        if min(size) <= 0 or any(side % scale for side in size):
+            raise ValueError(f"height {size[0]} and width {size[1]} must be positive multiples of {scale} pixels.")
+        return size
+
+
+def _networks(configs: Mapping[str, Any], attention: str, **compute: Any) -> core.Networks:
+    """The three networks of a model; ValueError when they do not fit together, or cannot draw from text alone."""
+    networks = core.Networks(
+        text_encoder=build(configs["text_encoder"], **compute),
+        unet=build(configs["unet"], attention=attention, **compute),
+        vae=build(configs["vae"], **compute),
+    )
+    unet, text_width = networks.unet.config, networks.text_encoder.config.hidden_size
+    if set(unet.per_block(unet.cross_attention_dim)) != {text_width}:
+        raise ValueError(
+            f"unet/config.json has cross_attention_dim {unet.cross_attention_dim}, but the text encoder's hidden_size "
+            f"is {text_width}; they must be equal. Take both folders from one model."
+        )
+    if unet.in_channels != networks.latent_channels:
+        raise ValueError(
+            f"unet/config.json has in_channels {unet.in_channels}, but the VAE has {networks.latent_channels} latent "
+            "channels. A UNet with 9 is an inpainting model, which cannot draw from text alone; give the base model."
+        )
+    return networks
 
 
 def _seeds(seeds: int | Sequence[int], count: int) -> list[int]:
