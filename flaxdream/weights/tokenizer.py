@@ -47,9 +47,7 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Int[np.ndarray, "b s"]:
     """
     length = tokenizer.model_max_length
     for prompt, cut in truncated(tokenizer, prompts):
-        logger.warning(
-            "The prompt %r is longer than %d tokens; this part of it has no effect: %r", prompt, length, cut
-        )
+        logger.warning("The prompt %r is longer than %d tokens; this part of it has no effect: %r", prompt, length, cut)
     rows = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)
     return np.asarray(rows["input_ids"], np.int32)
 
@@ -58,7 +56,7 @@ def truncated(tokenizer: Any, prompts: Sequence[str]) -> list[tuple[str, str]]:
     """The prompts that are too long, each with its part that does not fit."""
     length, found = tokenizer.model_max_length, []
     for prompt in prompts:
-        if len(prompt) < length - 2:  # no token is shorter than a character
+        if len(prompt.encode("utf-8")) < length - 2:  # no token is shorter than a byte
             continue
         ids = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
         if len(ids) > length:
