@@ -1,0 +1,204 @@
+"""Batches of arrays from a row source: decoded, cropped and ready before the step asks for them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flaxdream.data.images import BrokenPicture, Crop, crop, resize_to_cover, resized_size, to_model_range
+from flaxdream.data.rows import Row, RowSource
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+Batch = dict[str, np.ndarray]
+GREY = 128  # pixels of a broken picture, whose row weighs nothing
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How pictures are cut, and the means used for it; the latter never change a batch."""
+
+    resolution: tuple[int, int]
+    """Height and width in pixels."""
+    center_crop: bool = False
+    """The middle of each picture, not a place drawn anew for each row and step."""
+    random_flip: bool = False
+    interpolation: str = "bilinear"
+    float_pixels: bool = True
+    """Pixels as float32 in -1..1, else as uint8."""
+    skip_broken: bool = False
+    """A picture that cannot be read gives a row of weight 0, not an error."""
+    num_workers: int = 0
+    """Threads that decode; 0 decodes when the batch is asked for."""
+    prefetch: int = 2
+    """Batches made ahead by the threads."""
+    cache_bytes: int = 2**30
+    """Memory for resized, uncropped pictures; those that find no room are decoded each time."""
+
+
+class Loader:
+    """The batches of one process, from any step on.
+
+    A batch has, for each of the process's rows: `pixels` [rows, H, W, 3], `weight` (float32), `row` (place in the
+    global batch), `index` (of the picture), `caption_index` (in `source.captions`), `concept`, `is_class`, `top_left`
+    and `original_size` [rows, 2].
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        settings: LoaderSettings,
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+        local_rows: Sequence[int] | None = None,
+    ):
+        """The process gets an equal run of rows, or `local_rows` where a mesh spreads them otherwise."""
+        self.source, self.settings = source, settings
+        self.local_rows = tuple(local_rows if local_rows is not None else _share(source, process_index, process_count))
+        self.broken: dict[Path, str] = {}  # found so far, with skip_broken
+        self._cache = _Cache(settings.cache_bytes)
+
+    @cached_property
+    def augments(self) -> bool:
+        """Whether a picture may look different at another step: then its latents cannot be kept.
+
+        False with center_crop, and also where no picture leaves room for another crop.
+        """
+        if self.settings.random_flip:
+            return True
+        return not self.settings.center_crop and any(map(self._leaves_room, range(len(self.source))))
+
+    def batch(self, step: int) -> Batch:
+        """The process's rows of one step; BrokenPicture if one cannot be read."""
+        return self._collect(self._start(step, None))
+
+    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """The batches of steps start, start + 1, ... up to stop, without end if it is None."""
+        steps = itertools.count(start) if stop is None else range(start, stop)
+        if not self.settings.num_workers:
+            yield from map(self.batch, steps)
+            return
+        pool = ThreadPoolExecutor(self.settings.num_workers, thread_name_prefix="flaxdream-loader")
+        waiting: deque[tuple[Batch, list[Future]]] = deque()
+        try:
+            for step in steps:
+                waiting.append(self._start(step, pool))
+                if len(waiting) > self.settings.prefetch:
+                    yield self._collect(waiting.popleft())
+            while waiting:
+                yield self._collect(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def picture(self, index: int, flip: bool = False) -> Crop:
+        """The picture as every step sees it if nothing `augments`; the crop is the middle one."""
+        resized, size = self._resized(index)
+        return crop(resized, self.settings.resolution, size, center_crop=True, flip=flip)
+
+    def _start(self, step: int, pool: ThreadPoolExecutor | None) -> tuple[Batch, list[Future]]:
+        """The batch with its pixels still to come, and what is to be waited for; without a pool all is done."""
+        rows = self.source.rows(step)
+        mine = [rows[place] for place in self.local_rows]
+        batch = self._empty(mine)
+        if pool is not None:
+            return batch, [pool.submit(self._fill, batch, place, row) for place, row in enumerate(mine)]
+        for place, row in enumerate(mine):
+            self._fill(batch, place, row)
+        return batch, []
+
+    def _collect(self, started: tuple[Batch, list[Future]]) -> Batch:
+        batch, futures = started
+        for future in futures:
+            future.result()
+        return batch
+
+    def _empty(self, rows: Sequence[Row]) -> Batch:
+        shape = (len(rows), *self.settings.resolution, 3)
+        return {
+            "pixels": np.empty(shape, np.float32 if self.settings.float_pixels else np.uint8),
+            "weight": np.array([row.weight for row in rows], np.float32),
+            "row": np.array([row.row for row in rows], np.int32),
+            "index": np.array([row.index for row in rows], np.int32),
+            "caption_index": np.array([row.caption_index for row in rows], np.int32),
+            "concept": np.array([row.concept for row in rows], np.int32),
+            "is_class": np.array([row.is_class for row in rows], bool),
+            "top_left": np.zeros((len(rows), 2), np.int32),
+            "original_size": np.zeros((len(rows), 2), np.int32),
+        }
+
+    def _fill(self, batch: Batch, place: int, row: Row) -> None:
+        """Writes one row's pixels into the batch."""
+        settings = self.settings
+        try:
+            resized, size = self._resized(row.index)
+        except BrokenPicture as problem:
+            if not settings.skip_broken:
+                raise
+            self.broken[problem.path] = problem.reason
+            batch["weight"][place] = 0
+            cut = Crop(np.full((*settings.resolution, 3), GREY, np.uint8), (0, 0), settings.resolution)
+        else:
+            flip = settings.random_flip and row.flip_draw < 0.5
+            cut = crop(
+                resized, settings.resolution, size, center_crop=settings.center_crop, crop_draw=row.crop_draw, flip=flip
+            )
+        batch["pixels"][place] = to_model_range(cut.pixels) if settings.float_pixels else cut.pixels
+        batch["top_left"][place] = cut.top_left
+        batch["original_size"][place] = cut.original_size
+
+    def _resized(self, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[int, int]]:
+        """The picture at the size from which crops are cut, and its own size."""
+        if (known := self._cache.get(index)) is not None:
+            return known
+        picture = self.source.read(index)
+        resized = resize_to_cover(picture, self.settings.resolution, self.settings.interpolation)
+        size = (picture.shape[0], picture.shape[1])
+        self._cache.put(index, resized, size)
+        return resized, size
+
+    def _leaves_room(self, index: int) -> bool:
+        try:
+            return resized_size(self.source.size(index), self.settings.resolution) != self.settings.resolution
+        except BrokenPicture:
+            if self.settings.skip_broken:
+                return False
+            raise
+
+
+class _Cache:
+    """Keeps what comes first and then no more.
+
+    Epochs walk through all pictures in ever new orders: to throw out the oldest would throw out what comes next.
+    """
+
+    def __init__(self, room: int):
+        self._room, self._kept, self._lock = room, {}, threading.Lock()  # type: ignore[var-annotated]
+
+    def get(self, index: int) -> tuple[np.ndarray, tuple[int, int]] | None:
+        return self._kept.get(index)
+
+    def put(self, index: int, resized: np.ndarray, size: tuple[int, int]) -> None:
+        with self._lock:
+            if index not in self._kept and resized.nbytes <= self._room:
+                self._room -= resized.nbytes
+                self._kept[index] = (resized, size)
+
+
+def _share(source: RowSource, process_index: int, process_count: int) -> range:
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process {process_index} of {process_count} processes; expected 0 to {process_count - 1}")
+    if source.batch_rows % process_count:
+        raise ValueError(f"a batch of {source.batch_rows} rows cannot be cut into {process_count} equal parts")
+    share = source.batch_rows // process_count
+    return range(process_index * share, (process_index + 1) * share)

@@ -1,0 +1,56 @@
+"""What a loader needs of any data set: which picture is in which row of which step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of one step's global batch."""
+
+    row: int  # place in the global batch, 0 to batch_rows - 1: part of the address of its random numbers
+    index: int  # of the picture in its source
+    path: Path  # the picture's file, or its key where the source has no files
+    caption: str
+    caption_index: int  # in the source's `captions`
+    weight: float  # of the row's loss
+    concept: int
+    is_class: bool
+    crop_draw: tuple[float, float]  # 0..1, for top and left
+    flip_draw: float  # 0..1; less than 0.5 flips where flips are asked for
+
+
+class RowSource(Protocol):
+    """A random-access data set whose order is a pure function of the seed and the step."""
+
+    captions: tuple[str, ...]
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of a global batch, the same at every step."""
+
+    def __len__(self) -> int:
+        """How many pictures there are; their indices are 0 to len - 1."""
+
+    def rows(self, step: int) -> Sequence[Row]:
+        """The global batch of a step, in order of `row`."""
+
+    def path(self, index: int) -> Path:
+        """The picture's file, or its key."""
+
+    def caption_index(self, index: int) -> int:
+        """The place of the picture's caption in `captions`."""
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width, without decoding where possible; else BrokenPicture."""
+
+    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """The decoded picture; else BrokenPicture."""
