@@ -23,6 +23,8 @@ def tiled(
     one shape are run one after the other by one compiled `run`.
     """
     step = int(tile_in * (1 - overlap))
+    if not 0 <= overlap < 1 or step < 1:
+        raise ValueError(f"tiles of {tile_in} cells cannot overlap by {overlap} of their side: give 0 to 0.5.")
     extent = int(tile_out * overlap)
     rows, columns = (range(0, length, step) for length in x_bhwc.shape[1:3])
     tiles = {

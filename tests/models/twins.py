@@ -1,47 +1,52 @@
-"""PyTorch twins of our networks: random weights that hide nothing, carried over and compared."""
+"""Carrying weights from PyTorch modules over to ours, and comparing the two."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 import torch
 
-from flaxdream.models import Network
+from flaxdream.arrays import Params
+from flaxdream.models import Network, build
+from flaxdream.models.layers import Compute
+from flaxdream.models.network import network
+from flaxdream.weights.names import file_name, from_file_layout, leaves, matching_name, nested
 
 
-def randomized(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """`module` in eval mode with every parameter random: norms off 1, biases off 0."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim > 1:
-                parameter.copy_(noise / parameter[0].numel() ** 0.5)
-            else:
-                parameter.copy_(0.3 * noise + (1.0 if name.endswith("weight") else 0.0))
-    return module.eval()
+def layer(make, **compute) -> Network:
+    """A Network of one layer: `make(compute, rngs)` builds its module."""
+    return network(lambda rngs: make(Compute(**compute), rngs), None)
 
 
-def carried_over(tensors: dict[str, torch.Tensor], network: Network) -> dict:
-    """The params of `network` from torch tensors by name; each tensor is used once, each parameter filled once."""
-    tensors = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+def twin_of(module: torch.nn.Module, **compute) -> tuple[Network, Params]:
+    """Our network with the config and the weights of a diffusers or transformers model."""
+    name = type(module).__name__
+    if isinstance(module.config, dict):
+        ours = build({**module.config, "_class_name": name}, **compute)
+    else:
+        ours = build({**module.config.to_dict(), "architectures": [name]}, **compute)
+    return ours, carried_over(weights(module), ours)
 
-    def leaf(path, shape):
-        *module, last = (key.key for key in path)
-        tensor = tensors.pop(".".join([*module, "bias" if last == "bias" else "weight"]))
-        array = tensor.detach().numpy()
-        if last == "kernel":
-            array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+def carried_over(tensors: Mapping[str, torch.Tensor], ours: Network) -> Params:
+    """Torch tensors as the params of `ours`: each tensor used once, each parameter filled once.
+
+    A dict that nobody else holds is emptied on the way, so that true-size models fit into memory twice.
+    """
+    tensors = {matching_name(name): tensors.pop(name) for name in list(tensors)}
+    params = {}
+    for path, shape in leaves(ours.shapes):
+        array = from_file_layout(path, tensors.pop(file_name(path).removeprefix(".")).numpy())
         assert array.shape == shape.shape, (path, array.shape, shape.shape)
-        return jax.numpy.asarray(array, shape.dtype)
-
-    params = jax.tree_util.tree_map_with_path(leaf, network.shapes)
+        params[path] = jax.numpy.array(array, shape.dtype)
     assert not tensors, f"not used: {sorted(tensors)}"
-    return params
+    return nested(params)
 
 
-def parameters(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return dict(module.named_parameters())
+def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in module.named_parameters()}
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -52,8 +57,8 @@ def nhwc(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().numpy().transpose(0, 2, 3, 1)
 
 
-def nchw(array) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(np.asarray(array).transpose(0, 3, 1, 2)))
+def nchw(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
 
 
 def draw(*shape: int, seed: int = 0) -> np.ndarray:
@@ -61,7 +66,21 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def assert_close(ours, theirs, tolerance: float) -> None:
-    """Within `tolerance` of the reference's largest magnitude (at least 1)."""
+    """No element differs by more than `tolerance` times the reference's largest magnitude, or 1 if that is less."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(1.0, float(np.abs(theirs).max())))
+
+
+def assert_gradients_close(ours: Params, theirs: Params, tolerance: float) -> None:
+    """Each tensor within `tolerance` of its own largest magnitude, or of 1/1000 of the largest of all.
+
+    The floor is for gradients that are zero but for rounding: biases of attention keys.
+    """
+    reference = dict(leaves(theirs))
+    floor = 1e-3 * max(float(np.abs(np.asarray(g)).max()) for g in reference.values())
+    for path, gradient in leaves(ours):
+        scale = max(floor, float(np.abs(np.asarray(reference[path])).max()))
+        np.testing.assert_allclose(
+            np.asarray(gradient) / scale, np.asarray(reference[path]) / scale, rtol=0, atol=tolerance, err_msg=path
+        )
