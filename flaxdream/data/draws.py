@@ -26,8 +26,9 @@ class Purpose(IntEnum):
 def words(seed: int, purpose: Purpose, address: tuple[int, int], count: int) -> np.ndarray:
     """`count` uniform 64-bit integers at the address, for example (step, row)."""
     high, low = address
-    generator = np.random.Philox(key=[seed % WORD, int(purpose)], counter=[0, low % WORD, high % WORD, 0])
-    return np.asarray(generator.random_raw(count))
+    key = np.array([seed % WORD, int(purpose)], np.uint64)  # a plain list would pass through float64
+    counter = np.array([0, low % WORD, high % WORD, 0], np.uint64)
+    return np.asarray(np.random.Philox(key=key, counter=counter).random_raw(count))
 
 
 def uniforms(seed: int, purpose: Purpose, address: tuple[int, int], count: int) -> np.ndarray:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +76,7 @@ def is_picture(path: str | Path) -> bool:
 def read_picture(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     """The picture in 8-bit RGB, as a viewer shows it; else BrokenPicture."""
     try:
-        with _open(Path(path)) as image:
+        with _opened(Path(path)) as image:
             image.load()
             turn = TURNS.get(_orientation(image))
             shown = _to_rgb(image)
@@ -88,7 +90,7 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
 def picture_size(path: str | Path) -> tuple[int, int]:
     """Height and width as `read_picture` will give them, from the file's header where possible; else BrokenPicture."""
     try:
-        with _open(Path(path)) as image:
+        with _opened(Path(path)) as image:
             height, width = image.size[1], image.size[0]
             # Pillow itself turns TIFF and reports the turned size; for all others the tag is still to be obeyed.
             turned = image.format != "TIFF" and _orientation(image) >= 5
@@ -99,7 +101,8 @@ def picture_size(path: str | Path) -> tuple[int, int]:
         raise BrokenPicture(path, _reason(Path(path), error)) from error
 
 
-def _open(path: Path) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     if path.suffix.lower() in HEIF:
         if importlib.util.find_spec("pillow_heif") is None:
             raise BrokenPicture(
@@ -110,7 +113,8 @@ def _open(path: Path) -> Image.Image:
         pillow_heif.register_heif_opener()
     if path.suffix.lower() == ".avif" and not features.check("avif"):
         raise BrokenPicture(path, "this Pillow reads no AVIF: pip install 'Pillow>=11.3' (or save it as JPEG or PNG)")
-    return Image.open(path)
+    with path.open("rb") as file, Image.open(file) as image:  # the file is ours to close, whatever a plugin does
+        yield image
 
 
 def _reason(path: Path, error: Exception) -> str:
