@@ -30,7 +30,7 @@ def clip_text(config: CLIPTextConfig | Mapping[str, Any], **compute: Any) -> Net
     if not isinstance(config, CLIPTextConfig):
         config = CLIPTextConfig.from_dict(config)
     how = Compute(**compute)
-    return network(lambda rngs: CLIPTextModel(config, how, rngs), config)
+    return network(lambda: CLIPTextModel(config, how), config)
 
 
 class CLIPTextModel(nnx.Module):
@@ -39,12 +39,12 @@ class CLIPTextModel(nnx.Module):
     Attribute names lack the prefix `text_model.` that most files have.
     """
 
-    def __init__(self, config: CLIPTextConfig, compute: Compute, rngs: nnx.Rngs):
-        self.embeddings = CLIPTextEmbeddings(config, compute, rngs)
-        self.encoder = CLIPEncoder(config, compute, rngs)
+    def __init__(self, config: CLIPTextConfig, compute: Compute):
+        self.embeddings = CLIPTextEmbeddings(config, compute)
+        self.encoder = CLIPEncoder(config, compute)
         self.final_layer_norm = LayerNorm(config.hidden_size, compute, eps=config.layer_norm_eps)
         width = config.projected_width
-        self.text_projection = Linear(config.hidden_size, width, compute, rngs, use_bias=False) if width else None
+        self.text_projection = Linear(config.hidden_size, width, compute, use_bias=False) if width else None
         self.config, self.remat = config, compute.remat
 
     def __call__(
@@ -95,9 +95,9 @@ class CLIPTextModel(nnx.Module):
 class CLIPTextEmbeddings(nnx.Module):
     """The sum of what a token is and where it stands."""
 
-    def __init__(self, config: CLIPTextConfig, compute: Compute, rngs: nnx.Rngs):
-        self.token_embedding = Embed(config.vocab_size, config.hidden_size, compute, rngs)
-        self.position_embedding = Embed(config.max_position_embeddings, config.hidden_size, compute, rngs)
+    def __init__(self, config: CLIPTextConfig, compute: Compute):
+        self.token_embedding = Embed(config.vocab_size, config.hidden_size, compute)
+        self.position_embedding = Embed(config.max_position_embeddings, config.hidden_size, compute)
         self.longest = config.max_position_embeddings
 
     def __call__(self, ids_bs: Int[Array, "b s"]) -> Float[Array, "b s d"]:
@@ -113,19 +113,19 @@ class CLIPTextEmbeddings(nnx.Module):
 class CLIPEncoder(nnx.Module):
     """The list of layers, under the name that files give it."""
 
-    def __init__(self, config: CLIPTextConfig, compute: Compute, rngs: nnx.Rngs):
-        self.layers = nnx.List(CLIPEncoderLayer(config, compute, rngs) for _ in range(config.num_hidden_layers))
+    def __init__(self, config: CLIPTextConfig, compute: Compute):
+        self.layers = nnx.List(CLIPEncoderLayer(config, compute) for _ in range(config.num_hidden_layers))
 
 
 class CLIPEncoderLayer(nnx.Module):
     """Causal self-attention and a feed-forward, each behind a layer norm and around a shortcut."""
 
-    def __init__(self, config: CLIPTextConfig, compute: Compute, rngs: nnx.Rngs):
+    def __init__(self, config: CLIPTextConfig, compute: Compute):
         width, eps = config.hidden_size, config.layer_norm_eps
         self.layer_norm1 = LayerNorm(width, compute, eps=eps)
-        self.self_attn = CLIPAttention(width, config.num_attention_heads, compute, rngs)
+        self.self_attn = CLIPAttention(width, config.num_attention_heads, compute)
         self.layer_norm2 = LayerNorm(width, compute, eps=eps)
-        self.mlp = CLIPMLP(width, config.intermediate_size, config.hidden_act, compute, rngs)
+        self.mlp = CLIPMLP(width, config.intermediate_size, config.hidden_act, compute)
 
     def __call__(self, x_bsd: Float[Array, "b s d"], visible: Bool[Array, "bb 1 s s"]) -> Float[Array, "b s d"]:
         x_bsd = x_bsd + self.self_attn(self.layer_norm1(x_bsd), visible)
@@ -135,11 +135,11 @@ class CLIPEncoderLayer(nnx.Module):
 class CLIPAttention(nnx.Module):
     """Multi-head self-attention with biases."""
 
-    def __init__(self, width: int, heads: int, compute: Compute, rngs: nnx.Rngs):
-        self.q_proj = Linear(width, width, compute, rngs)
-        self.k_proj = Linear(width, width, compute, rngs)
-        self.v_proj = Linear(width, width, compute, rngs)
-        self.out_proj = Linear(width, width, compute, rngs)
+    def __init__(self, width: int, heads: int, compute: Compute):
+        self.q_proj = Linear(width, width, compute)
+        self.k_proj = Linear(width, width, compute)
+        self.v_proj = Linear(width, width, compute)
+        self.out_proj = Linear(width, width, compute)
         self.heads, self.implementation = heads, compute.attention
 
     def __call__(self, x_bsd: Float[Array, "b s d"], visible: Bool[Array, "bb 1 s s"]) -> Float[Array, "b s d"]:
@@ -153,9 +153,9 @@ class CLIPAttention(nnx.Module):
 class CLIPMLP(nnx.Module):
     """Two linear layers with the config's activation between them."""
 
-    def __init__(self, width: int, inner: int, act_fn: str, compute: Compute, rngs: nnx.Rngs):
-        self.fc1 = Linear(width, inner, compute, rngs)
-        self.fc2 = Linear(inner, width, compute, rngs)
+    def __init__(self, width: int, inner: int, act_fn: str, compute: Compute):
+        self.fc1 = Linear(width, inner, compute)
+        self.fc2 = Linear(inner, width, compute)
         self.act_fn = act_fn
 
     def __call__(self, x_bsd: Float[Array, "b s d"]) -> Float[Array, "b s d"]:

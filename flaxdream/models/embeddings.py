@@ -32,9 +32,9 @@ def timestep_embedding(
 class TimestepEmbedding(nnx.Module):
     """Two linear layers with an activation between them."""
 
-    def __init__(self, width_in: int, width: int, compute: Compute, rngs: nnx.Rngs, *, act_fn: str = "silu"):
-        self.linear_1 = Linear(width_in, width, compute, rngs)
-        self.linear_2 = Linear(width, width, compute, rngs)
+    def __init__(self, width_in: int, width: int, compute: Compute, *, act_fn: str = "silu"):
+        self.linear_1 = Linear(width_in, width, compute)
+        self.linear_2 = Linear(width, width, compute)
         self.act_fn = act_fn
 
     def __call__(self, x_bd: Float[Array, "b i"]) -> Float[Array, "b d"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,9 +60,9 @@ class Compute:
 class Linear(nnx.Module):
     """x kernel + bias over the last axis; the kernel is (in, out), torch's transposed."""
 
-    def __init__(self, width_in: int, width_out: int, compute: Compute, rngs: nnx.Rngs, *, use_bias: bool = True):
-        self.kernel = _uniform(rngs, (width_in, width_out), width_in, compute)
-        self.bias = _zeros((width_out,), compute) if use_bias else None
+    def __init__(self, width_in: int, width_out: int, compute: Compute, *, use_bias: bool = True):
+        self.kernel = _parameter((width_in, width_out), compute)
+        self.bias = _parameter((width_out,), compute) if use_bias else None
         self.dtype = compute.dtype
 
     def __call__(self, x: Float[Array, "*rows i"]) -> Float[Array, "*rows o"]:
@@ -80,14 +79,12 @@ class Conv(nnx.Module):
         channels_out: int,
         size: int,
         compute: Compute,
-        rngs: nnx.Rngs,
         *,
         stride: int = 1,
         padding: int | Sequence[tuple[int, int]] = 0,
     ):
-        fan_in = size * size * channels_in
-        self.kernel = _uniform(rngs, (size, size, channels_in, channels_out), fan_in, compute)
-        self.bias = _zeros((channels_out,), compute)
+        self.kernel = _parameter((size, size, channels_in, channels_out), compute)
+        self.bias = _parameter((channels_out,), compute)
         self.stride, self.padding, self.dtype = stride, padding, compute.dtype
 
     def __call__(self, x_bhwc: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
@@ -100,8 +97,8 @@ class GroupNorm(nnx.Module):
     """torch.nn.GroupNorm, with float32 statistics."""
 
     def __init__(self, groups: int, channels: int, eps: float, compute: Compute):
-        self.scale = _ones((channels,), compute)
-        self.bias = _zeros((channels,), compute)
+        self.scale = _parameter((channels,), compute)
+        self.bias = _parameter((channels,), compute)
         self.groups, self.eps, self.dtype = groups, eps, compute.dtype
 
     def __call__(self, x_bhwc: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
@@ -112,8 +109,8 @@ class LayerNorm(nnx.Module):
     """torch.nn.LayerNorm over the last axis, with float32 statistics."""
 
     def __init__(self, width: int, compute: Compute, *, eps: float = 1e-5):
-        self.scale = _ones((width,), compute)
-        self.bias = _zeros((width,), compute)
+        self.scale = _parameter((width,), compute)
+        self.bias = _parameter((width,), compute)
         self.eps, self.dtype = eps, compute.dtype
 
     def __call__(self, x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
@@ -123,8 +120,8 @@ class LayerNorm(nnx.Module):
 class Embed(nnx.Module):
     """A table of vectors. A number outside the table gives NaN, not a neighbour's vector."""
 
-    def __init__(self, rows: int, width: int, compute: Compute, rngs: nnx.Rngs):
-        self.embedding = _uniform(rngs, (rows, width), 833, compute)  # deviation 0.02, as CLIP's
+    def __init__(self, rows: int, width: int, compute: Compute):
+        self.embedding = _parameter((rows, width), compute)
         self.dtype = compute.dtype
 
     def __call__(self, ids: Int[Array, "*rows"]) -> Float[Array, "*rows d"]:
@@ -142,19 +139,6 @@ def _along_last(vector: Array, ndim: int) -> Array:
     return vector.reshape((1,) * (ndim - 1) + (-1,))
 
 
-def _ones(shape: tuple[int, ...], compute: Compute) -> nnx.Param:
-    return nnx.Param(jnp.ones(shape, compute.param_dtype))
-
-
-def _zeros(shape: tuple[int, ...], compute: Compute) -> nnx.Param:
+def _parameter(shape: tuple[int, ...], compute: Compute) -> nnx.Param:
+    """A place for a parameter. Its zeros are only ever traced; values come from files or from Network.init."""
     return nnx.Param(jnp.zeros(shape, compute.param_dtype))
-
-
-def _uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int, compute: Compute) -> nnx.Param:
-    """Uniform within 1/sqrt(fan_in), torch's default for convolutions and linear layers."""
-    return nnx.Param(_draw(rngs.params(), shape, 1 / math.sqrt(fan_in), compute.param_dtype))
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))  # jitted: traced once per shape, not once per layer
-def _draw(key: Array, shape: tuple[int, ...], bound: float, dtype: Any) -> Array:
-    return jax.random.uniform(key, shape, jnp.float32, -bound, bound).astype(dtype)

@@ -22,7 +22,6 @@ class ResnetBlock2D(nnx.Module):
         channels_in: int,
         channels_out: int,
         compute: Compute,
-        rngs: nnx.Rngs,
         *,
         temb_channels: int | None,
         groups: int,
@@ -31,12 +30,12 @@ class ResnetBlock2D(nnx.Module):
         output_scale_factor: float = 1.0,
     ):
         self.norm1 = GroupNorm(groups, channels_in, eps, compute)
-        self.conv1 = Conv(channels_in, channels_out, 3, compute, rngs, padding=1)
-        self.time_emb_proj = Linear(temb_channels, channels_out, compute, rngs) if temb_channels else None
+        self.conv1 = Conv(channels_in, channels_out, 3, compute, padding=1)
+        self.time_emb_proj = Linear(temb_channels, channels_out, compute) if temb_channels else None
         self.norm2 = GroupNorm(groups, channels_out, eps, compute)
-        self.conv2 = Conv(channels_out, channels_out, 3, compute, rngs, padding=1)
+        self.conv2 = Conv(channels_out, channels_out, 3, compute, padding=1)
         resizes = channels_in != channels_out
-        self.conv_shortcut = Conv(channels_in, channels_out, 1, compute, rngs) if resizes else None
+        self.conv_shortcut = Conv(channels_in, channels_out, 1, compute) if resizes else None
         self.act_fn, self.output_scale_factor = act_fn, output_scale_factor
 
     def __call__(
@@ -56,9 +55,9 @@ class ResnetBlock2D(nnx.Module):
 class Downsample2D(nnx.Module):
     """A convolution of stride 2. `padding` 0 adds one row below and one column at the right, as the VAE does."""
 
-    def __init__(self, channels: int, compute: Compute, rngs: nnx.Rngs, *, padding: int = 1):
+    def __init__(self, channels: int, compute: Compute, *, padding: int = 1):
         sides = ((0, 1), (0, 1)) if padding == 0 else padding
-        self.conv = Conv(channels, channels, 3, compute, rngs, stride=2, padding=sides)
+        self.conv = Conv(channels, channels, 3, compute, stride=2, padding=sides)
 
     def __call__(self, x_bhwc: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         return self.conv(x_bhwc)
@@ -67,8 +66,8 @@ class Downsample2D(nnx.Module):
 class Upsample2D(nnx.Module):
     """Nearest-neighbour enlargement, twice or to `size` (h, w), then a convolution."""
 
-    def __init__(self, channels: int, compute: Compute, rngs: nnx.Rngs):
-        self.conv = Conv(channels, channels, 3, compute, rngs, padding=1)
+    def __init__(self, channels: int, compute: Compute):
+        self.conv = Conv(channels, channels, 3, compute, padding=1)
 
     def __call__(
         self, x_bhwc: Float[Array, "b h w c"], size: tuple[int, int] | None = None

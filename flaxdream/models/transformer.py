@@ -19,16 +19,15 @@ class Attention(nnx.Module):
         width: int,
         heads: int,
         compute: Compute,
-        rngs: nnx.Rngs,
         *,
         context_width: int | None = None,
         use_bias: bool = False,
     ):
         source = context_width or width
-        self.to_q = Linear(width, width, compute, rngs, use_bias=use_bias)
-        self.to_k = Linear(source, width, compute, rngs, use_bias=use_bias)
-        self.to_v = Linear(source, width, compute, rngs, use_bias=use_bias)
-        self.to_out = nnx.List([Linear(width, width, compute, rngs)])
+        self.to_q = Linear(width, width, compute, use_bias=use_bias)
+        self.to_k = Linear(source, width, compute, use_bias=use_bias)
+        self.to_v = Linear(source, width, compute, use_bias=use_bias)
+        self.to_out = nnx.List([Linear(width, width, compute)])
         self.heads, self.implementation = heads, compute.attention
 
     def __call__(
@@ -44,8 +43,8 @@ class Attention(nnx.Module):
 class GEGLU(nnx.Module):
     """Half of a linear layer's outputs, gated by the gelu (erf) of the other half."""
 
-    def __init__(self, width_in: int, width_out: int, compute: Compute, rngs: nnx.Rngs):
-        self.proj = Linear(width_in, 2 * width_out, compute, rngs)
+    def __init__(self, width_in: int, width_out: int, compute: Compute):
+        self.proj = Linear(width_in, 2 * width_out, compute)
 
     def __call__(self, x_bld: Float[Array, "b l d"]) -> Float[Array, "b l e"]:
         y = self.proj(x_bld)
@@ -56,9 +55,9 @@ class GEGLU(nnx.Module):
 class FeedForward(nnx.Module):
     """GEGLU to four times the width and a linear layer back."""
 
-    def __init__(self, width: int, compute: Compute, rngs: nnx.Rngs):
-        inner = GEGLU(width, 4 * width, compute, rngs)
-        self.net = nnx.List([inner, Nothing(), Linear(4 * width, width, compute, rngs)])
+    def __init__(self, width: int, compute: Compute):
+        inner = GEGLU(width, 4 * width, compute)
+        self.net = nnx.List([inner, Nothing(), Linear(4 * width, width, compute)])
 
     def __call__(self, x_bld: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         for layer in self.net:
@@ -78,17 +77,16 @@ class BasicTransformerBlock(nnx.Module):
         heads: int,
         context_width: int,
         compute: Compute,
-        rngs: nnx.Rngs,
         *,
         only_cross_attention: bool = False,
     ):
         first_width = context_width if only_cross_attention else None
         self.norm1 = LayerNorm(width, compute)
-        self.attn1 = Attention(width, heads, compute, rngs, context_width=first_width)
+        self.attn1 = Attention(width, heads, compute, context_width=first_width)
         self.norm2 = LayerNorm(width, compute)
-        self.attn2 = Attention(width, heads, compute, rngs, context_width=context_width)
+        self.attn2 = Attention(width, heads, compute, context_width=context_width)
         self.norm3 = LayerNorm(width, compute)
-        self.ff = FeedForward(width, compute, rngs)
+        self.ff = FeedForward(width, compute)
         self.only_cross_attention = only_cross_attention
 
     def __call__(self, x_bld: Float[Array, "b l d"], context_bsd: Float[Array, "b s c"]) -> Float[Array, "b l d"]:
@@ -110,21 +108,18 @@ class Transformer2DModel(nnx.Module):
         layers: int,
         context_width: int,
         compute: Compute,
-        rngs: nnx.Rngs,
         *,
         groups: int,
         use_linear_projection: bool,
         only_cross_attention: bool = False,
     ):
         self.norm = GroupNorm(groups, channels, 1e-6, compute)
-        self.proj_in = _projection(channels, compute, rngs, linear=use_linear_projection)
+        self.proj_in = _projection(channels, compute, linear=use_linear_projection)
         self.transformer_blocks = nnx.List(
-            BasicTransformerBlock(
-                channels, heads, context_width, compute, rngs, only_cross_attention=only_cross_attention
-            )
+            BasicTransformerBlock(channels, heads, context_width, compute, only_cross_attention=only_cross_attention)
             for _ in range(layers)
         )
-        self.proj_out = _projection(channels, compute, rngs, linear=use_linear_projection)
+        self.proj_out = _projection(channels, compute, linear=use_linear_projection)
         self.remat = compute.remat
 
     def __call__(self, x_bhwc: Float[Array, "b h w c"], context_bsd: Float[Array, "b s d"]) -> Float[Array, "b h w c"]:
@@ -136,7 +131,7 @@ class Transformer2DModel(nnx.Module):
         return x_bhwc + self.proj_out(y_bld.reshape(b, h, w, c))
 
 
-def _projection(channels: int, compute: Compute, rngs: nnx.Rngs, *, linear: bool) -> Linear | Conv:
+def _projection(channels: int, compute: Compute, *, linear: bool) -> Linear | Conv:
     if linear:
-        return Linear(channels, channels, compute, rngs)
-    return Conv(channels, channels, 1, compute, rngs)
+        return Linear(channels, channels, compute)
+    return Conv(channels, channels, 1, compute)

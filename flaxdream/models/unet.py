@@ -23,7 +23,7 @@ def unet(config: UNetConfig | Mapping[str, Any], **compute: Any) -> Network:
     if not isinstance(config, UNetConfig):
         config = UNetConfig.from_dict(config)
     how = Compute(**compute)
-    return network(lambda rngs: UNet2DConditionModel(config, how, rngs), config)
+    return network(lambda: UNet2DConditionModel(config, how), config)
 
 
 class UNet2DConditionModel(nnx.Module):
@@ -33,26 +33,26 @@ class UNet2DConditionModel(nnx.Module):
     double to, as diffusers does.
     """
 
-    def __init__(self, config: UNetConfig, compute: Compute, rngs: nnx.Rngs):
+    def __init__(self, config: UNetConfig, compute: Compute):
         widths = config.block_out_channels
-        self.conv_in = Conv(config.in_channels, widths[0], 3, compute, rngs, padding=1)
-        self.time_embedding = TimestepEmbedding(widths[0], config.time_width, compute, rngs, act_fn=config.act_fn)
+        self.conv_in = Conv(config.in_channels, widths[0], 3, compute, padding=1)
+        self.time_embedding = TimestepEmbedding(widths[0], config.time_width, compute, act_fn=config.act_fn)
         if config.addition_embed_type == "text_time":
             assert config.projection_class_embeddings_input_dim is not None
             self.add_embedding = TimestepEmbedding(
-                config.projection_class_embeddings_input_dim, config.time_width, compute, rngs
+                config.projection_class_embeddings_input_dim, config.time_width, compute
             )
         levels = [_level(config, i) for i in range(len(widths))]
-        self.down_blocks = nnx.List(_down_blocks(config, levels, compute, rngs))
+        self.down_blocks = nnx.List(_down_blocks(config, levels, compute))
         if config.mid_block_type is None:
             self.mid_block = None
         else:
             self.mid_block = UNetMidBlock2DCrossAttn(
-                _level(config, len(widths) - 1, mid=True), compute, rngs, scale_factor=config.mid_block_scale_factor
+                _level(config, len(widths) - 1, mid=True), compute, scale_factor=config.mid_block_scale_factor
             )
-        self.up_blocks = nnx.List(_up_blocks(config, levels, compute, rngs))
+        self.up_blocks = nnx.List(_up_blocks(config, levels, compute))
         self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[0], config.norm_eps, compute)
-        self.conv_out = Conv(widths[0], config.out_channels, 3, compute, rngs, padding=1)
+        self.conv_out = Conv(widths[0], config.out_channels, 3, compute, padding=1)
         self.config, self.compute = config, compute
 
     def __call__(
@@ -126,7 +126,7 @@ def _level(config: UNetConfig, i: int, *, mid: bool = False) -> Level:
     )
 
 
-def _down_blocks(config: UNetConfig, levels: list[Level], compute: Compute, rngs: nnx.Rngs) -> list[Any]:
+def _down_blocks(config: UNetConfig, levels: list[Level], compute: Compute) -> list[Any]:
     layers = config.per_block(config.layers_per_block)
     return [
         DOWN_BLOCKS[kind](
@@ -134,7 +134,6 @@ def _down_blocks(config: UNetConfig, levels: list[Level], compute: Compute, rngs
             levels[i],
             layers[i],
             compute,
-            rngs,
             halves=i < len(levels) - 1,
             downsample_padding=config.downsample_padding,
         )
@@ -142,7 +141,7 @@ def _down_blocks(config: UNetConfig, levels: list[Level], compute: Compute, rngs
     ]
 
 
-def _up_blocks(config: UNetConfig, levels: list[Level], compute: Compute, rngs: nnx.Rngs) -> list[Any]:
+def _up_blocks(config: UNetConfig, levels: list[Level], compute: Compute) -> list[Any]:
     layers = config.per_block(config.layers_per_block)
     last = len(levels) - 1
     return [
@@ -152,7 +151,6 @@ def _up_blocks(config: UNetConfig, levels: list[Level], compute: Compute, rngs: 
             levels[i],
             layers[i] + 1,
             compute,
-            rngs,
             doubles=i > 0,
         )
         for i, kind in zip(reversed(range(len(levels))), config.up_block_types)

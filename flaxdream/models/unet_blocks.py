@@ -31,12 +31,11 @@ class Level:
     use_linear_projection: bool
     only_cross_attention: bool = False
 
-    def resnet(self, channels_in: int, compute: Compute, rngs: nnx.Rngs, *, scale: float = 1.0) -> ResnetBlock2D:
+    def resnet(self, channels_in: int, compute: Compute, *, scale: float = 1.0) -> ResnetBlock2D:
         return ResnetBlock2D(
             channels_in,
             self.channels,
             compute,
-            rngs,
             temb_channels=self.temb_channels,
             groups=self.groups,
             eps=self.eps,
@@ -44,14 +43,13 @@ class Level:
             output_scale_factor=scale,
         )
 
-    def transformer(self, compute: Compute, rngs: nnx.Rngs) -> Transformer2DModel:
+    def transformer(self, compute: Compute) -> Transformer2DModel:
         return Transformer2DModel(
             self.channels,
             self.heads,
             self.transformer_layers,
             self.context_width,
             compute,
-            rngs,
             groups=self.groups,
             use_linear_projection=self.use_linear_projection,
             only_cross_attention=self.only_cross_attention,
@@ -69,19 +67,14 @@ class DownBlock2D(nnx.Module):
         level: Level,
         layers: int,
         compute: Compute,
-        rngs: nnx.Rngs,
         *,
         halves: bool,
         downsample_padding: int = 1,
     ):
-        self.resnets = nnx.List(
-            level.resnet(channels_in if i == 0 else level.channels, compute, rngs) for i in range(layers)
-        )
-        self.attentions = nnx.List(
-            level.transformer(compute, rngs) for _ in range(layers if self.has_cross_attention else 0)
-        )
+        self.resnets = nnx.List(level.resnet(channels_in if i == 0 else level.channels, compute) for i in range(layers))
+        self.attentions = nnx.List(level.transformer(compute) for _ in range(layers if self.has_cross_attention else 0))
         self.downsamplers = nnx.List(
-            Downsample2D(level.channels, compute, rngs, padding=downsample_padding) for _ in range(int(halves))
+            Downsample2D(level.channels, compute, padding=downsample_padding) for _ in range(int(halves))
         )
         self.remat = compute.remat
 
@@ -109,9 +102,9 @@ class CrossAttnDownBlock2D(DownBlock2D):
 class UNetMidBlock2DCrossAttn(nnx.Module):
     """A resnet, a transformer and another resnet at the lowest resolution."""
 
-    def __init__(self, level: Level, compute: Compute, rngs: nnx.Rngs, *, scale_factor: float = 1.0):
-        self.resnets = nnx.List(level.resnet(level.channels, compute, rngs, scale=scale_factor) for _ in range(2))
-        self.attentions = nnx.List([level.transformer(compute, rngs)])
+    def __init__(self, level: Level, compute: Compute, *, scale_factor: float = 1.0):
+        self.resnets = nnx.List(level.resnet(level.channels, compute, scale=scale_factor) for _ in range(2))
+        self.attentions = nnx.List([level.transformer(compute)])
         self.remat = compute.remat
 
     def __call__(self, x_bhwc: Features, temb_bd: Float[Array, "b d"], context_bsd: Float[Array, "b s d"]) -> Features:
@@ -132,7 +125,6 @@ class UpBlock2D(nnx.Module):
         level: Level,
         layers: int,
         compute: Compute,
-        rngs: nnx.Rngs,
         *,
         doubles: bool,
     ):
@@ -141,14 +133,11 @@ class UpBlock2D(nnx.Module):
             level.resnet(
                 (channels_in if i == 0 else level.channels) + (channels_below if i == layers - 1 else level.channels),
                 compute,
-                rngs,
             )
             for i in range(layers)
         )
-        self.attentions = nnx.List(
-            level.transformer(compute, rngs) for _ in range(layers if self.has_cross_attention else 0)
-        )
-        self.upsamplers = nnx.List(Upsample2D(level.channels, compute, rngs) for _ in range(int(doubles)))
+        self.attentions = nnx.List(level.transformer(compute) for _ in range(layers if self.has_cross_attention else 0))
+        self.upsamplers = nnx.List(Upsample2D(level.channels, compute) for _ in range(int(doubles)))
         self.remat = compute.remat
 
     def __call__(

@@ -27,7 +27,7 @@ def vae(config: VAEConfig | Mapping[str, Any], **compute: Any) -> Network:
     if not isinstance(config, VAEConfig):
         config = VAEConfig.from_dict(config)
     how = Compute(**compute)
-    return network(lambda rngs: AutoencoderKL(config, how, rngs), config)
+    return network(lambda: AutoencoderKL(config, how), config)
 
 
 def sample_moments(mean_bhwc: Latents, logvar_bhwc: Latents, key: Key[Array, ""]) -> Latents:
@@ -39,12 +39,12 @@ def sample_moments(mean_bhwc: Latents, logvar_bhwc: Latents, key: Key[Array, ""]
 class AutoencoderKL(nnx.Module):
     """Equal to diffusers' class of this name. Pixels are in -1..1; latents are not scaled here."""
 
-    def __init__(self, config: VAEConfig, compute: Compute, rngs: nnx.Rngs):
+    def __init__(self, config: VAEConfig, compute: Compute):
         z = config.latent_channels
-        self.encoder = Encoder(config, compute, rngs)
-        self.decoder = Decoder(config, compute, rngs)
-        self.quant_conv = Conv(2 * z, 2 * z, 1, compute, rngs) if config.use_quant_conv else None
-        self.post_quant_conv = Conv(z, z, 1, compute, rngs) if config.use_post_quant_conv else None
+        self.encoder = Encoder(config, compute)
+        self.decoder = Decoder(config, compute)
+        self.quant_conv = Conv(2 * z, 2 * z, 1, compute) if config.use_quant_conv else None
+        self.post_quant_conv = Conv(z, z, 1, compute) if config.use_post_quant_conv else None
         self.config, self.dtype = config, compute.dtype
 
     def __call__(self, pixels_bHWc: Pixels) -> Pixels:

@@ -17,12 +17,12 @@ EPS = 1e-6
 class AttentionBlock(nnx.Module):
     """Self-attention of all cells with one head, behind a group norm and around a shortcut."""
 
-    def __init__(self, channels: int, groups: int, compute: Compute, rngs: nnx.Rngs):
+    def __init__(self, channels: int, groups: int, compute: Compute):
         self.group_norm = GroupNorm(groups, channels, EPS, compute)
-        self.to_q = Linear(channels, channels, compute, rngs)
-        self.to_k = Linear(channels, channels, compute, rngs)
-        self.to_v = Linear(channels, channels, compute, rngs)
-        self.to_out = nnx.List([Linear(channels, channels, compute, rngs)])
+        self.to_q = Linear(channels, channels, compute)
+        self.to_k = Linear(channels, channels, compute)
+        self.to_v = Linear(channels, channels, compute)
+        self.to_out = nnx.List([Linear(channels, channels, compute)])
         self.implementation = compute.attention
 
     def __call__(self, x_bhwc: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -36,10 +36,10 @@ class AttentionBlock(nnx.Module):
 class UNetMidBlock2D(nnx.Module):
     """Two resnets with the attention between them, where the config asks for it."""
 
-    def __init__(self, channels: int, config: VAEConfig, compute: Compute, rngs: nnx.Rngs):
-        self.resnets = nnx.List(_resnet(channels, channels, config, compute, rngs) for _ in range(2))
+    def __init__(self, channels: int, config: VAEConfig, compute: Compute):
+        self.resnets = nnx.List(_resnet(channels, channels, config, compute) for _ in range(2))
         self.attentions = nnx.List(
-            AttentionBlock(channels, config.norm_num_groups, compute, rngs)
+            AttentionBlock(channels, config.norm_num_groups, compute)
             for _ in range(int(config.mid_block_add_attention))
         )
         self.remat = compute.remat
@@ -53,14 +53,12 @@ class UNetMidBlock2D(nnx.Module):
 class DownEncoderBlock2D(nnx.Module):
     """Resnets, then a halving."""
 
-    def __init__(
-        self, channels_in: int, channels: int, config: VAEConfig, compute: Compute, rngs: nnx.Rngs, *, halves: bool
-    ):
+    def __init__(self, channels_in: int, channels: int, config: VAEConfig, compute: Compute, *, halves: bool):
         self.resnets = nnx.List(
-            _resnet(channels_in if i == 0 else channels, channels, config, compute, rngs)
+            _resnet(channels_in if i == 0 else channels, channels, config, compute)
             for i in range(config.layers_per_block)
         )
-        self.downsamplers = nnx.List(Downsample2D(channels, compute, rngs, padding=0) for _ in range(int(halves)))
+        self.downsamplers = nnx.List(Downsample2D(channels, compute, padding=0) for _ in range(int(halves)))
         self.remat = compute.remat
 
     def __call__(self, x_bhwc: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
@@ -74,14 +72,12 @@ class DownEncoderBlock2D(nnx.Module):
 class UpDecoderBlock2D(nnx.Module):
     """Resnets, one more than on the way down, then a doubling."""
 
-    def __init__(
-        self, channels_in: int, channels: int, config: VAEConfig, compute: Compute, rngs: nnx.Rngs, *, doubles: bool
-    ):
+    def __init__(self, channels_in: int, channels: int, config: VAEConfig, compute: Compute, *, doubles: bool):
         self.resnets = nnx.List(
-            _resnet(channels_in if i == 0 else channels, channels, config, compute, rngs)
+            _resnet(channels_in if i == 0 else channels, channels, config, compute)
             for i in range(config.layers_per_block + 1)
         )
-        self.upsamplers = nnx.List(Upsample2D(channels, compute, rngs) for _ in range(int(doubles)))
+        self.upsamplers = nnx.List(Upsample2D(channels, compute) for _ in range(int(doubles)))
         self.remat = compute.remat
 
     def __call__(self, x_bhwc: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
@@ -95,16 +91,16 @@ class UpDecoderBlock2D(nnx.Module):
 class Encoder(nnx.Module):
     """Pixels to twice the latent channels (means and log variances, before `quant_conv`)."""
 
-    def __init__(self, config: VAEConfig, compute: Compute, rngs: nnx.Rngs):
+    def __init__(self, config: VAEConfig, compute: Compute):
         widths = config.block_out_channels
-        self.conv_in = Conv(config.in_channels, widths[0], 3, compute, rngs, padding=1)
+        self.conv_in = Conv(config.in_channels, widths[0], 3, compute, padding=1)
         self.down_blocks = nnx.List(
-            DownEncoderBlock2D(widths[max(i - 1, 0)], width, config, compute, rngs, halves=i < len(widths) - 1)
+            DownEncoderBlock2D(widths[max(i - 1, 0)], width, config, compute, halves=i < len(widths) - 1)
             for i, width in enumerate(widths)
         )
-        self.mid_block = UNetMidBlock2D(widths[-1], config, compute, rngs)
+        self.mid_block = UNetMidBlock2D(widths[-1], config, compute)
         self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[-1], EPS, compute)
-        self.conv_out = Conv(widths[-1], 2 * config.latent_channels, 3, compute, rngs, padding=1)
+        self.conv_out = Conv(widths[-1], 2 * config.latent_channels, 3, compute, padding=1)
         self.remat = compute.remat
 
     def __call__(self, pixels_bHWc: Float[Array, "b H W c"]) -> Float[Array, "b h w c"]:
@@ -117,16 +113,16 @@ class Encoder(nnx.Module):
 class Decoder(nnx.Module):
     """Latents (after `post_quant_conv`) to pixels."""
 
-    def __init__(self, config: VAEConfig, compute: Compute, rngs: nnx.Rngs):
+    def __init__(self, config: VAEConfig, compute: Compute):
         widths = config.block_out_channels[::-1]
-        self.conv_in = Conv(config.latent_channels, widths[0], 3, compute, rngs, padding=1)
-        self.mid_block = UNetMidBlock2D(widths[0], config, compute, rngs)
+        self.conv_in = Conv(config.latent_channels, widths[0], 3, compute, padding=1)
+        self.mid_block = UNetMidBlock2D(widths[0], config, compute)
         self.up_blocks = nnx.List(
-            UpDecoderBlock2D(widths[max(i - 1, 0)], width, config, compute, rngs, doubles=i < len(widths) - 1)
+            UpDecoderBlock2D(widths[max(i - 1, 0)], width, config, compute, doubles=i < len(widths) - 1)
             for i, width in enumerate(widths)
         )
         self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[-1], EPS, compute)
-        self.conv_out = Conv(widths[-1], config.out_channels, 3, compute, rngs, padding=1)
+        self.conv_out = Conv(widths[-1], config.out_channels, 3, compute, padding=1)
         self.remat = compute.remat
 
     def __call__(self, z_bhwc: Float[Array, "b h w c"]) -> Float[Array, "b H W c"]:
@@ -136,12 +132,11 @@ class Decoder(nnx.Module):
         return self.conv_out(ACTIVATIONS["silu"](self.conv_norm_out(x_bhwc)))
 
 
-def _resnet(channels_in: int, channels: int, config: VAEConfig, compute: Compute, rngs: nnx.Rngs) -> ResnetBlock2D:
+def _resnet(channels_in: int, channels: int, config: VAEConfig, compute: Compute) -> ResnetBlock2D:
     return ResnetBlock2D(
         channels_in,
         channels,
         compute,
-        rngs,
         temb_channels=None,
         groups=config.norm_num_groups,
         eps=EPS,

@@ -32,35 +32,35 @@ def both(ours, theirs, x, *rest, **kwargs):
 
 
 def test_linear_is_torchs():
-    ours = layer(lambda how, rngs: Linear(6, 5, how, rngs))
+    ours = layer(lambda how: Linear(6, 5, how))
     assert_close(*both(ours, torch.nn.Linear(6, 5), draw(2, 3, 6)), 1e-5)
 
 
 def test_embedding_is_torchs():
-    ours = layer(lambda how, rngs: Embed(7, 5, how, rngs))
+    ours = layer(lambda how: Embed(7, 5, how))
     assert_close(*both(ours, torch.nn.Embedding(7, 5), np.array([[0, 6, 3], [2, 2, 5]])), 1e-5)
 
 
 def test_embedding_of_a_number_outside_the_table_is_nan():
-    ours = layer(lambda how, rngs: Embed(7, 5, how, rngs))
+    ours = layer(lambda how: Embed(7, 5, how))
     found = np.asarray(ours(ours.init(jax.random.key(0)), np.array([6, 7])))
     assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
 
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(1, 1, 0), (3, 1, 1), (3, 2, 1)])
 def test_convolution_is_torchs(size, stride, padding):
-    ours = layer(lambda how, rngs: Conv(6, 5, size, how, rngs, stride=stride, padding=padding))
+    ours = layer(lambda how: Conv(6, 5, size, how, stride=stride, padding=padding))
     theirs = torch.nn.Conv2d(6, 5, size, stride=stride, padding=padding)
     assert_close(*both(ours, theirs, draw(2, 7, 10, 6)), 1e-5)
 
 
 def test_group_norm_is_torchs_even_far_from_zero():
-    ours = layer(lambda how, rngs: GroupNorm(4, 12, 1e-5, how))
+    ours = layer(lambda how: GroupNorm(4, 12, 1e-5, how))
     assert_close(*both(ours, torch.nn.GroupNorm(4, 12, 1e-5), draw(2, 5, 6, 12) + 30), 1e-5)
 
 
 def test_layer_norm_is_torchs_even_far_from_zero():
-    ours = layer(lambda how, rngs: LayerNorm(12, how))
+    ours = layer(lambda how: LayerNorm(12, how))
     assert_close(*both(ours, torch.nn.LayerNorm(12), draw(2, 5, 12) + 30), 1e-5)
 
 
@@ -91,7 +91,7 @@ def test_timestep_embedding_stays_float32_for_whole_numbers():
 
 @pytest.mark.parametrize("act_fn", ["silu", "mish"])
 def test_timestep_mlp_is_that_of_diffusers(act_fn):
-    ours = layer(lambda how, rngs: TimestepEmbedding(8, 12, how, rngs, act_fn=act_fn))
+    ours = layer(lambda how: TimestepEmbedding(8, 12, how, act_fn=act_fn))
     assert_close(*both(ours, embeddings.TimestepEmbedding(8, 12, act_fn=act_fn), draw(3, 8)), 1e-5)
 
 
@@ -100,8 +100,8 @@ def test_timestep_mlp_is_that_of_diffusers(act_fn):
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_resnet_block_is_that_of_diffusers(channels_out, temb_channels, scale):
     ours = layer(
-        lambda how, rngs: ResnetBlock2D(
-            8, channels_out, how, rngs, temb_channels=temb_channels, groups=4, eps=1e-5, output_scale_factor=scale
+        lambda how: ResnetBlock2D(
+            8, channels_out, how, temb_channels=temb_channels, groups=4, eps=1e-5, output_scale_factor=scale
         )
     )
     theirs = resnet.ResnetBlock2D(
@@ -120,13 +120,13 @@ def test_resnet_block_is_that_of_diffusers(channels_out, temb_channels, scale):
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("size", [(6, 8), (5, 7)])
 def test_downsampling_is_that_of_diffusers(padding, size):
-    ours = layer(lambda how, rngs: Downsample2D(8, how, rngs, padding=padding))
+    ours = layer(lambda how: Downsample2D(8, how, padding=padding))
     theirs = downsampling.Downsample2D(8, use_conv=True, padding=padding, name="op")
     assert_close(*both(ours, theirs, draw(2, *size, 8)), 1e-5)
 
 
 def test_upsampling_is_that_of_diffusers():
-    ours = layer(lambda how, rngs: Upsample2D(8, how, rngs))
+    ours = layer(lambda how: Upsample2D(8, how))
     assert_close(*both(ours, upsampling.Upsample2D(8, use_conv=True), draw(2, 5, 6, 8)), 1e-5)
 
 
@@ -139,18 +139,18 @@ def test_enlarging_repeats_the_rows_that_torch_repeats(old):
 
 
 def test_self_attention_is_that_of_diffusers():
-    ours = layer(lambda how, rngs: Attention(12, 3, how, rngs))
+    ours = layer(lambda how: Attention(12, 3, how))
     assert_close(*both(ours, DiffusersAttention(12, heads=3, dim_head=4), draw(2, 7, 12)), 1e-5)
 
 
 def test_cross_attention_is_that_of_diffusers():
-    ours = layer(lambda how, rngs: Attention(12, 3, how, rngs, context_width=10))
+    ours = layer(lambda how: Attention(12, 3, how, context_width=10))
     theirs = DiffusersAttention(12, cross_attention_dim=10, heads=3, dim_head=4)
     assert_close(*both(ours, theirs, draw(2, 7, 12), draw(2, 5, 10, seed=1)), 1e-5)
 
 
 def test_attention_block_of_the_vae_is_that_of_diffusers():
-    ours = layer(lambda how, rngs: AttentionBlock(12, 4, how, rngs))
+    ours = layer(lambda how: AttentionBlock(12, 4, how))
     theirs = DiffusersAttention(
         12, heads=1, dim_head=12, eps=1e-6, norm_num_groups=4, residual_connection=True, bias=True,
         _from_deprecated_attn_block=True,
@@ -159,14 +159,14 @@ def test_attention_block_of_the_vae_is_that_of_diffusers():
 
 
 def test_feed_forward_is_that_of_diffusers():
-    ours = layer(lambda how, rngs: FeedForward(6, how, rngs))
+    ours = layer(lambda how: FeedForward(6, how))
     assert_close(*both(ours, diffusers_attention.FeedForward(6), draw(2, 7, 6)), 1e-5)
 
 
 @pytest.mark.parametrize("only_cross_attention", [False, True])
 def test_transformer_block_is_that_of_diffusers(only_cross_attention):
     options = {"only_cross_attention": only_cross_attention}
-    ours = layer(lambda how, rngs: BasicTransformerBlock(12, 3, 10, how, rngs, **options))
+    ours = layer(lambda how: BasicTransformerBlock(12, 3, 10, how, **options))
     theirs = randomize(diffusers_attention.BasicTransformerBlock(12, 3, 4, cross_attention_dim=10, **options), 0)
     x, context = draw(2, 7, 12), draw(2, 5, 10, seed=1)
     with torch.no_grad():
@@ -177,9 +177,7 @@ def test_transformer_block_is_that_of_diffusers(only_cross_attention):
 @pytest.mark.parametrize("use_linear_projection", [False, True])
 def test_transformer_over_a_picture_is_that_of_diffusers(use_linear_projection):
     ours = layer(
-        lambda how, rngs: Transformer2DModel(
-            12, 3, 2, 10, how, rngs, groups=4, use_linear_projection=use_linear_projection
-        )
+        lambda how: Transformer2DModel(12, 3, 2, 10, how, groups=4, use_linear_projection=use_linear_projection)
     )
     theirs = DiffusersTransformer(
         3, 4, in_channels=12, num_layers=2, cross_attention_dim=10, norm_num_groups=4,
@@ -193,14 +191,14 @@ def test_transformer_over_a_picture_is_that_of_diffusers(use_linear_projection):
 
 
 def test_layers_hold_param_dtype_and_compute_in_dtype():
-    ours = layer(lambda how, rngs: Linear(6, 5, how, rngs), dtype="bfloat16", param_dtype="float32")
+    ours = layer(lambda how: Linear(6, 5, how), dtype="bfloat16", param_dtype="float32")
     params = ours.init(jax.random.key(0))
     assert params["kernel"].dtype == np.float32
     assert ours(params, draw(2, 6)).dtype == jax.numpy.bfloat16
 
 
 def test_norms_of_bfloat16_pictures_have_float32_statistics():
-    ours = layer(lambda how, rngs: GroupNorm(1, 2, 1e-5, how), dtype="bfloat16")
+    ours = layer(lambda how: GroupNorm(1, 2, 1e-5, how), dtype="bfloat16")
     x = jax.numpy.asarray(draw(1, 64, 64, 2) + 20, jax.numpy.bfloat16)
     exact = torch.nn.functional.group_norm(nchw(np.asarray(x, np.float32)), 1)
     found = np.asarray(ours(ours.init(jax.random.key(0)), x), np.float32)

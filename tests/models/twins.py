@@ -16,8 +16,8 @@ from flaxdream.weights.names import file_name, from_file_layout, leaves, matchin
 
 
 def layer(make, **compute) -> Network:
-    """A Network of one layer: `make(compute, rngs)` builds its module."""
-    return network(lambda rngs: make(Compute(**compute), rngs), None)
+    """A Network of one layer: `make(compute)` builds its module."""
+    return network(lambda: make(Compute(**compute)), None)
 
 
 def twin_of(module: torch.nn.Module, **compute) -> tuple[Network, Params]:
