@@ -27,6 +27,7 @@ ROOMS = {
     "sampling": {"arrays", "diffusion", "models", "weights"},
     "training": {"config", "arrays", "diffusion", "models", "weights", "data", "sampling", "planning"},
     "planning": {"config", "arrays", "diffusion", "models", "weights", "data", "sampling", "training"},
+    "__main__": {"cli"},
     "cli": {"config", "arrays", "diffusion", "models", "weights", "data", "sampling", "training", "planning"},
 }
 # Each walled library, and where alone it may be imported. The rooms that write pictures hold PIL in one file.
