@@ -13,8 +13,7 @@ from jax.sharding import Mesh
 
 from flaxdream.arrays import Array, Float, Int, Key, Params
 from flaxdream.diffusion.guidance import guide
-from flaxdream.diffusion.samplers import Sampler
-from flaxdream.diffusion.samplers.run import run
+from flaxdream.diffusion.samplers import Sampler, run
 from flaxdream.models.network import Network
 from flaxdream.sampling.placement import drop_device_axis
 
@@ -105,10 +104,9 @@ def generate(
         if not settings.guided:
             return out
         pairs = out.reshape(-1, 2, *out.shape[1:])
-        scale = guidance_scale_b[:, None, None, None]
-        return guide(pairs[:, 0], pairs[:, 1], scale, settings.guidance_rescale)
+        return guide(pairs[:, 0], pairs[:, 1], guidance_scale_b, settings.guidance_rescale)
 
-    x_bhwc = run(sampler, denoise, latents_bhwc.astype(jnp.float32), noise_key_b)
+    x_bhwc = run(sampler, denoise, latents_bhwc * sampler.init_noise_sigma, noise_key_b)
     vae = networks.vae.config
     z_bhwc = x_bhwc / vae.scaling_factor + (vae.shift_factor or 0.0)
     decode = "decode_tiled" if settings.vae_tiling else "decode"

@@ -87,7 +87,7 @@ class FlaxStableDiffusionPipeline:
         networks = _networks(model.configs, attention, dtype=dtype, param_dtype=param_dtype or dtype)
         own = model.configs["scheduler"]
         if isinstance(scheduler, str):
-            own = make_sampler(own, 1, name=scheduler).config  # also checks the name
+            own = scheduler_config(own, scheduler)
         elif scheduler is not None:
             own = dict(scheduler)
         pipeline = cls(networks, read_tokenizer(model.path / "tokenizer"), own, model.path)
@@ -227,7 +227,7 @@ class FlaxStableDiffusionPipeline:
         params = self.replicate(params)
         drawn: list[Picture] = []
         calls = -(-count // per_call)
-        with progress_.bar(calls * len(method.timesteps), "sampling", progress):
+        with progress_.bar(calls * len(method.calls), "sampling", progress):
             for start in range(0, count, per_call):
                 # The last batch is filled up with its first rows again, so that one program serves all.
                 rows = np.resize(np.arange(start, min(start + per_call, count)), per_call)
