@@ -14,6 +14,7 @@ from flaxdream.weights.safetensors import Entry, write_entries
 from flaxdream.weights.tensors import Tensor, contiguous
 
 CONFIG_NAMES = ("scheduler_config.json", "config.json")
+_ONLY_FLAX = ("split_head_dim", "use_memory_efficient_attention")  # how it computed, not what
 
 
 def carry(old: Path, new: Path, variant: str | None, *, skip_weights: bool, skip_config: bool) -> None:
@@ -84,11 +85,18 @@ def _converted(tensor: Tensor) -> Entry:
 
 
 def without_flax(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with PyTorch's class names: FlaxUNet2DConditionModel is UNet2DConditionModel."""
-    return {
-        key: value.removeprefix("Flax") if key == "_class_name" and isinstance(value, str) else value
-        for key, value in config.items()
-    }
+    """The config with PyTorch's class name, FlaxUNet2DConditionModel as UNet2DConditionModel, and without the
+    keys that only the Flax class had."""
+    name = config.get("_class_name")
+    if not isinstance(name, str) or not name.startswith("Flax"):
+        return dict(config)
+    kept = {key: value for key, value in config.items() if key not in _ONLY_FLAX}
+    return kept | {"_class_name": name.removeprefix("Flax")}
+
+
+def config_name(component: str) -> str:
+    """The name of the component's config file."""
+    return "scheduler_config.json" if component == "scheduler" else "config.json"
 
 
 def weights_name(library: str) -> str:

@@ -35,7 +35,7 @@ def model_folder(
     Hub is out of reach the cached copy is used. Raises ValueError that says what to do.
     """
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if str(model) and folder.is_dir():
         return folder
     if not _ID.fullmatch(str(model)):
         raise ValueError(
@@ -143,10 +143,11 @@ def _is_out_of_reach(error: Exception) -> bool:
 
 def _cached(model: str, where: dict[str, Any], why: str) -> Path:
     import huggingface_hub as hub
+    from huggingface_hub import errors
 
     try:
-        return Path(hub.snapshot_download(model, local_files_only=True, **where))
-    except Exception:
+        return Path(hub.hf_hub_download(model, INDEX, local_files_only=True, **where)).parent
+    except (errors.LocalEntryNotFoundError, OSError):
         at = where["cache_dir"] or hub.constants.HF_HUB_CACHE
         revision = f" at revision {where['revision']!r}" if where["revision"] else ""
         raise ValueError(

@@ -11,7 +11,16 @@ from typing import Any
 
 from flaxdream.arrays import Params, Shapes
 from flaxdream.weights import files
-from flaxdream.weights.carry import CONFIG_NAMES, carry, file_names, read_json, weights_name, without_flax, write_json
+from flaxdream.weights.carry import (
+    CONFIG_NAMES,
+    carry,
+    config_name,
+    file_names,
+    read_json,
+    weights_name,
+    without_flax,
+    write_json,
+)
 from flaxdream.weights.params import Placement, read_params
 from flaxdream.weights.replace import INDEX, finish_interrupted, replacing
 from flaxdream.weights.safetensors import write_safetensors
@@ -116,7 +125,7 @@ def write_model_dir(
                 shutil.copyfile(entry, new / entry.name)
         for name, config in configs.items():
             (new / name).mkdir(exist_ok=True)
-            write_json(new / name / CONFIG_NAMES["scheduler" not in name], config)
+            write_json(new / name / config_name(name), config)
         for name, tree in params.items():
             write_safetensors(new / name / weights_name(_library(name, old, configs)), tree, dtype=dtype)
         if extra is not None:
@@ -149,7 +158,7 @@ def _lacks(folder: Path, config: Path | None) -> list[str]:
         return [f"{name}: the folder {name}/ is missing or empty"]
     lacks = []
     if config is None and not name.startswith("tokenizer"):
-        lacks.append(f"{name}: {name}/{CONFIG_NAMES['scheduler' not in name]} is missing")
+        lacks.append(f"{name}: {name}/{config_name(name)} is missing")
     present = file_names(folder)
     if name not in _NO_NETWORK and not any(map(files.is_weight_file, present)):
         lacks.append(f"{name}: no weights in {name}/ (there is: {', '.join(present)})")

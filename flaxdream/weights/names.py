@@ -24,7 +24,7 @@ _VAE_PROJECTION = re.compile(r"(.*\battentions\.\d+\.)(to_q|to_k|to_v|to_out\.0)
 def file_name(path: str) -> str:
     """The state dict's name of the parameter at `path`, in which list indices and attributes are joined by "."."""
     parent, _, leaf = path.rpartition(".")
-    return f"{parent}.weight" if leaf in WEIGHT_LEAVES else path
+    return (f"{parent}.weight" if parent else "weight") if leaf in WEIGHT_LEAVES else path
 
 
 def file_names(paths: Iterable[str]) -> dict[str, str]:
