@@ -50,8 +50,8 @@ class CLIPTextConfig:
     max_position_embeddings: int = 77
     hidden_act: str = choice("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", default="quick_gelu")
     layer_norm_eps: float = 1e-5
-    eos_token_id: int | None = 49407
-    architectures: tuple[str, ...] | None = choice("CLIPTextModel", WITH_PROJECTION, None, default=None)
+    eos_token_id: int = 49407
+    architectures: tuple[str, ...] | None = None  # the class, perhaps with "Flax" before it
 
     @classmethod
     def from_dict(cls, source: Mapping[str, Any]) -> CLIPTextConfig:
@@ -61,7 +61,11 @@ class CLIPTextConfig:
     @property
     def projected_width(self) -> int | None:
         """Width of the pooled state's projection; None where the model has none."""
-        return self.projection_dim if WITH_PROJECTION in (self.architectures or ()) else None
+        return self.projection_dim if WITH_PROJECTION in self._classes else None
+
+    @property
+    def _classes(self) -> list[str]:
+        return [name.removeprefix("Flax") for name in self.architectures or ()]
 
     def problems(self) -> list[str]:
         """What is wrong between the fields, one sentence each."""
@@ -70,6 +74,11 @@ class CLIPTextConfig:
             found.append(
                 f"num_attention_heads: {self.num_attention_heads} do not divide hidden_size ({self.hidden_size})."
             )
-        if WITH_PROJECTION in (self.architectures or ()) and not self.projection_dim:
+        if not set(self._classes) <= {"CLIPTextModel", WITH_PROJECTION}:
+            found.append(
+                f"architectures: {list(self.architectures or ())} is not supported; "
+                f"supported: CLIPTextModel, {WITH_PROJECTION}."
+            )
+        if WITH_PROJECTION in self._classes and not self.projection_dim:
             found.append(f"projection_dim: {self.projection_dim}, but {WITH_PROJECTION} needs a width.")
         return found

@@ -38,6 +38,11 @@ _IGNORED = (
     "dtype", "use_memory_efficient_attention", "split_head_dim",
 )  # fmt: skip
 
+_PER_BLOCK = (
+    "down_block_types", "up_block_types", "only_cross_attention", "layers_per_block", "cross_attention_dim",
+    "transformer_layers_per_block", "attention_head_dim", "num_attention_heads",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -104,17 +109,11 @@ class UNetConfig:
     def problems(self) -> list[str]:
         """What is wrong between the fields, one sentence each."""
         levels = len(self.block_out_channels)
-        found = []
-        for name in (
-            "down_block_types", "up_block_types", "only_cross_attention", "layers_per_block",
-            "cross_attention_dim", "transformer_layers_per_block", "attention_head_dim", "num_attention_heads",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if isinstance(value, tuple) and len(value) != levels:
-                found.append(
-                    f"{name}: {list(value)} has {len(value)} entries; expected {levels}, "
-                    "one for each of block_out_channels."
-                )
+        found = [
+            f"{name}: {len(getattr(self, name))} entries; expected {levels}, one for each of block_out_channels."
+            for name in _PER_BLOCK
+            if isinstance(getattr(self, name), tuple) and len(getattr(self, name)) != levels
+        ]
         if found:
             return found
         for channels, heads in zip(self.block_out_channels, self.per_block(self.heads)):
@@ -124,6 +123,11 @@ class UNetConfig:
                 )
             if channels % heads:
                 found.append(f"attention_head_dim: {heads} heads do not divide the {channels} channels of their block.")
+        if len(set(self.per_block(self.cross_attention_dim))) > 1:
+            found.append(
+                f"cross_attention_dim: {list(self.per_block(self.cross_attention_dim))}, but all blocks are given "
+                "the same text states: expected one width."
+            )
         if self.addition_embed_type == "text_time":
             for name in ("addition_time_embed_dim", "projection_class_embeddings_input_dim"):
                 if getattr(self, name) is None:

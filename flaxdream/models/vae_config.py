@@ -59,8 +59,8 @@ class VAEConfig:
         for name in ("down_block_types", "up_block_types"):
             if len(getattr(self, name)) != len(self.block_out_channels):
                 found.append(
-                    f"{name}: {len(getattr(self, name))} entries; expected one for each of the "
-                    f"{len(self.block_out_channels)} block_out_channels."
+                    f"{name}: {len(getattr(self, name))} entries; expected {len(self.block_out_channels)}, "
+                    "one for each of block_out_channels."
                 )
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
