@@ -44,10 +44,13 @@ def read_params(
     wanted = dict(names.leaves(shapes))
     pairs = _matched(found, wanted, _described(source))
     place = _placement(sharding)
+    device = jax.config.jax_default_device  # a `with jax.default_device(...)` counts for one thread only
     in_file_order = sorted(pairs, key=lambda path: (str(found[pairs[path]].file.path), found[pairs[path]].start))
 
     def load(path: str) -> Array:
-        return _load(path, found[pairs[path]], np.dtype(dtype or wanted[path].dtype), wanted[path].shape, place(path))
+        target = np.dtype(dtype or wanted[path].dtype)
+        with jax.default_device(device):
+            return _load(path, found[pairs[path]], target, wanted[path].shape, place(path))
 
     sizes = {path: prod(wanted[path].shape) * np.dtype(dtype or wanted[path].dtype).itemsize for path in wanted}
     loaded = dict(_in_turn(load, in_file_order, sizes))

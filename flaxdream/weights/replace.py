@@ -87,6 +87,8 @@ def _remove_abandoned(target: Path) -> None:
 def _is_running(process: int) -> bool:
     if process == os.getpid():
         return False
+    if os.name == "nt":  # there os.kill would end it; the copy stays
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

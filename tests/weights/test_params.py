@@ -68,6 +68,13 @@ def test_without_sharding_arrays_are_free_to_move(file):
     assert not any(leaf.committed for leaf in jax.tree.leaves(read_params(file, SHAPES)))
 
 
+def test_the_default_device_of_the_caller_is_used(file):
+    with jax.default_device(jax.devices()[5]):
+        params = read_params(file, SHAPES)
+    assert {leaf.device for leaf in jax.tree.leaves(params)} == {jax.devices()[5]}
+    assert {leaf.device for leaf in jax.tree.leaves(read_params(file, SHAPES))} == {jax.devices()[0]}
+
+
 def shardings():
     replicated = NamedSharding(mesh(8), PartitionSpec())
     yield "one device", SingleDeviceSharding(jax.devices()[3])
@@ -181,6 +188,14 @@ def test_both_spellings_of_clip_are_read(tmp_path, networks, prefix, position_id
 
     rewritten(tmp_path / "model.safetensors", change)
     assert_equal(read_params(tmp_path, shapes), params)
+
+
+@pytest.mark.parametrize("code", ["F8_E4M3", "F8_E5M2"])
+def test_8_bit_floats_are_refused_by_name(tmp_path, code):
+    header = json.dumps({"bias": {"dtype": code, "shape": [8], "data_offsets": [0, 8]}}).encode()
+    (tmp_path / "f.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(ValueError, match=rf"type that is not read \(F32, BF16, F16 are\): bias {code}"):
+        read_params(tmp_path / "f.safetensors", {"bias": jax.ShapeDtypeStruct((8,), jnp.float32)})
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "pytorch_model.bin", "model.gguf"])
