@@ -44,7 +44,8 @@ def read_params(
     wanted = dict(names.leaves(shapes))
     pairs = _matched(found, wanted, _described(source))
     place = _placement(sharding)
-    device = jax.config.jax_default_device  # a `with jax.default_device(...)` counts for one thread only
+    # A `with jax.default_device(...)` counts for one thread only: it is handed on to those that load.
+    device = jax.config.jax_default_device  # type: ignore[attr-defined]
     in_file_order = sorted(pairs, key=lambda path: (str(found[pairs[path]].file.path), found[pairs[path]].start))
 
     def load(path: str) -> Array:
