@@ -127,7 +127,7 @@ class Sampler:
     def model_input(self, state: State, i: Int[Array, ""] | int) -> Float[Array, "b ..."]:
         """What the model gets at call i. Twin: `scale_model_input`."""
         scale = self.plan.input_scale
-        return state.x if scale is None else jnp.asarray(scale)[i] * state.x
+        return state.x if scale is None else _entry(scale, i) * state.x
 
     def add_noise(
         self, x0: Float[Array, "b ..."], eps: Float[Array, "b ..."], i: Int[Array, ""] | int | None = None
@@ -135,11 +135,11 @@ class Sampler:
         """x0 with the noise of call i; of the first call if not given. Not variance-preserving for Euler, Heun, LMS."""
         i = self.plan.first_call if i is None else i
         x0, eps = jnp.asarray(x0, jnp.float32), jnp.asarray(eps, jnp.float32)
-        return jnp.asarray(self.plan.signal)[i] * x0 + jnp.asarray(self.plan.noise)[i] * eps
+        return _entry(self.plan.signal, i) * x0 + _entry(self.plan.noise, i) * eps
 
     def row(self, i: Int[Array, ""] | int) -> Any:
-        """The coefficients of call i, scalars."""
-        return jax.tree.map(lambda table: jnp.asarray(table)[i], self.plan.coefficients)
+        """The coefficients of call i, scalars or short vectors."""
+        return jax.tree.map(lambda table: _entry(table, i), self.plan.coefficients)
 
     def output(self, out: Float[Array, "b ..."], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         """The model's output in float32, checked to have the sample's shape."""
@@ -168,6 +168,11 @@ def thresholded(options: ThresholdOptions, x0: Float[Array, "b ..."]) -> Float[A
     limit = jnp.minimum(jnp.maximum(below + (place - low) * (above - below), 1.0), options.sample_max_value)
     limit = jnp.broadcast_to(limit, flat.shape)
     return (jnp.clip(flat, -limit, limit) / limit).reshape(x0.shape)
+
+
+def _entry(table: Float[np.ndarray, "calls ..."], i: Int[Array, ""] | int) -> Any:
+    """table[i]; a constant of the executable is indexed only where i is traced."""
+    return table[i] if isinstance(i, int | np.integer) else jnp.asarray(table)[i]
 
 
 def _check_finite(sampler: Sampler) -> None:

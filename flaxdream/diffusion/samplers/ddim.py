@@ -11,7 +11,7 @@ from flaxdream.arrays import Array, Float, Int
 from flaxdream.diffusion.samplers import levels
 from flaxdream.diffusion.samplers.base import Plan, Sampler, State, limited
 from flaxdream.diffusion.samplers.options import LimitOptions, Spacing
-from flaxdream.diffusion.samplers.prediction import eps_pair, x0_pair
+from flaxdream.diffusion.samplers.prediction import Mix, eps_mix, x0_mix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,8 @@ class DDIMOptions(LimitOptions):
 class Coefficients(NamedTuple):
     """What each quantity is multiplied with; with use_clipped_model_output eps comes from x0, not from out."""
 
-    x_to_x0: Float[np.ndarray, " calls"]
-    out_to_x0: Float[np.ndarray, " calls"]
-    x_to_eps: Float[np.ndarray, " calls"]
-    other_to_eps: Float[np.ndarray, " calls"]
+    to_x0: Mix
+    to_eps: Mix
     x0: Float[np.ndarray, " calls"]
     eps: Float[np.ndarray, " calls"]
     noise: Float[np.ndarray, " calls"]
@@ -61,8 +59,8 @@ class DDIM(Sampler):
         deviation = options.eta * np.sqrt(variance)
         kind = "sample" if options.use_clipped_model_output else options.prediction_type
         coefficients = Coefficients(
-            *x0_pair(options.prediction_type, signal, noise),
-            *eps_pair(kind, signal, noise),
+            to_x0=x0_mix(options.prediction_type, signal, noise),
+            to_eps=eps_mix(kind, signal, noise),
             x0=np.sqrt(alpha_bar_after),
             eps=np.sqrt(np.maximum(1 - alpha_bar_after - deviation**2, 0)),
             noise=deviation,
@@ -75,8 +73,7 @@ class DDIM(Sampler):
         """x0 and eps, then the sample that has them at the next level."""
         row, x = self.row(i), state.x
         out = self.output(out, x)
-        x0 = limited(self.options, row.x_to_x0 * x + row.out_to_x0 * out)
-        other = x0 if self.options.use_clipped_model_output else out
-        eps = row.x_to_eps * x + row.other_to_eps * other
+        x0 = limited(self.options, row.to_x0(x, out))
+        eps = row.to_eps(x, x0 if self.options.use_clipped_model_output else out)
         x = row.x0 * x0 + row.eps * eps
         return State(x + row.noise * noise if self.needs_noise else x)

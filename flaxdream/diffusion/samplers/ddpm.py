@@ -12,7 +12,7 @@ from flaxdream.arrays import Array, Float, Int
 from flaxdream.diffusion.samplers import levels
 from flaxdream.diffusion.samplers.base import Plan, Sampler, State, limited
 from flaxdream.diffusion.samplers.options import LimitOptions, Spacing
-from flaxdream.diffusion.samplers.prediction import x0_pair
+from flaxdream.diffusion.samplers.prediction import Mix, x0_mix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,7 @@ class DDPMOptions(LimitOptions):
 class Coefficients(NamedTuple):
     """What each quantity is multiplied with; the logarithms are the ends of learned_range."""
 
-    x_to_x0: Float[np.ndarray, " calls"]
-    out_to_x0: Float[np.ndarray, " calls"]
+    to_x0: Mix
     x0: Float[np.ndarray, " calls"]
     x: Float[np.ndarray, " calls"]
     noise: Float[np.ndarray, " calls"]
@@ -63,7 +62,7 @@ class DDPM(Sampler):
         signal, noise = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
         draws = t > 0
         coefficients = Coefficients(
-            *x0_pair(options.prediction_type, signal, noise),
+            to_x0=x0_mix(options.prediction_type, signal, noise),
             x0=np.sqrt(alpha_bar_after) * (1 - alpha) / (1 - alpha_bar),
             x=np.sqrt(alpha) * (1 - alpha_bar_after) / (1 - alpha_bar),
             noise=np.where(draws, 1.0 if options.learned else deviation, 0.0),
@@ -83,7 +82,7 @@ class DDPM(Sampler):
             out, predicted = jnp.split(self.output(out, both), 2, axis=-1)
         else:
             out = self.output(out, x)
-        x0 = limited(self.options, row.x_to_x0 * x + row.out_to_x0 * out)
+        x0 = limited(self.options, row.to_x0(x, out))
         x = row.x0 * x0 + row.x * x
         if not self.needs_noise:
             return State(x)

@@ -11,7 +11,7 @@ from flaxdream.arrays import Array, Float, Int
 from flaxdream.diffusion.samplers import levels
 from flaxdream.diffusion.samplers.base import Plan, Sampler, State, thresholded
 from flaxdream.diffusion.samplers.multistep import Grid, MultistepOptions, make_grid
-from flaxdream.diffusion.samplers.prediction import eps_pair, x0_pair
+from flaxdream.diffusion.samplers.prediction import Mix, eps_mix, x0_mix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +60,9 @@ class DPMOptions(MultistepOptions):
 class Coefficients(NamedTuple):
     """How the integrated quantity m comes about (with thresholding by way of x0), and the factors of a step."""
 
-    x_to_m: Float[np.ndarray, " calls"]
-    out_to_m: Float[np.ndarray, " calls"]
-    x_to_x0: Float[np.ndarray, " calls"]
-    out_to_x0: Float[np.ndarray, " calls"]
-    x_to_eps: Float[np.ndarray, " calls"]
-    x0_to_eps: Float[np.ndarray, " calls"]
+    to_m: Mix
+    to_x0: Mix
+    x0_to_eps: Mix
     x: Float[np.ndarray, " calls"]
     m: Float[np.ndarray, "calls order"]
     noise: Float[np.ndarray, " calls"]
@@ -89,11 +86,11 @@ class DPMMultistep(Sampler):
         grid = self._grid()
         calls = len(grid.timesteps)
         signal, noise = grid.signal[:-1], grid.noise[:-1]
-        to_x0 = x0_pair(options.prediction_type, signal, noise)
-        to_m = to_x0 if options.predicts_x0 else eps_pair(options.prediction_type, signal, noise)
+        to_x0 = x0_mix(options.prediction_type, signal, noise)
+        to_m = to_x0 if options.predicts_x0 else eps_mix(options.prediction_type, signal, noise)
         steps = [self._step_factors(grid, i, self._order(i, calls)) for i in range(calls)]
         x, m, drawn = (np.array(column) for column in zip(*steps))
-        coefficients = Coefficients(*to_m, *to_x0, *eps_pair("sample", signal, noise), x, m, drawn)
+        coefficients = Coefficients(to_m, to_x0, eps_mix("sample", signal, noise), x, m, drawn)
         return Plan(grid.timesteps, coefficients, signal, noise, needs_noise=options.stochastic, first_call=self.begin)
 
     def step(
@@ -106,10 +103,10 @@ class DPMMultistep(Sampler):
             out = out[..., : x.shape[-1]]  # the other half are variances
         out = self.output(out, x)
         if options.thresholding:
-            x0 = thresholded(options, row.x_to_x0 * x + row.out_to_x0 * out)
-            newest = x0 if options.predicts_x0 else row.x_to_eps * x + row.x0_to_eps * x0
+            x0 = thresholded(options, row.to_x0(x, out))
+            newest = x0 if options.predicts_x0 else row.x0_to_eps(x, x0)
         else:
-            newest = row.x_to_m * x + row.out_to_m * out
+            newest = row.to_m(x, out)
         values = (newest, *state.history)
         x = row.x * x + sum(row.m[k] * value for k, value in enumerate(values))
         if self.needs_noise:

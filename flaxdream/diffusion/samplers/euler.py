@@ -11,7 +11,7 @@ from flaxdream.arrays import Array, Float, Int
 from flaxdream.diffusion.samplers.base import Plan, Sampler, State
 from flaxdream.diffusion.samplers.exploding import exploding_plan, sigma_grid
 from flaxdream.diffusion.samplers.options import SigmaOptions
-from flaxdream.diffusion.samplers.prediction import x0_pair_exploding
+from flaxdream.diffusion.samplers.prediction import exploding_x0_mix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +58,10 @@ class Euler(Sampler):
         churned = (options.s_tmin <= sigma) & (sigma <= options.s_tmax)
         gamma = np.where(churned, min(options.s_churn / (len(sigmas) - 1), np.sqrt(2) - 1), 0)
         raised = sigma * (gamma + 1)
-        x_to_x0, out_to_x0 = x0_pair_exploding(options.prediction_type, sigma)
-        if options.prediction_type == "epsilon":  # the only one whose x0 is taken at the raised level
-            x_to_slope, out_to_slope = np.zeros_like(sigma), np.ones_like(sigma)
-        else:
-            x_to_slope, out_to_slope = (1 - x_to_x0) / raised, -out_to_x0 / raised
+        # x0 of eps is taken at the raised level, of anything else at the one that the model saw.
+        at = raised if options.prediction_type == "epsilon" else sigma
+        to_x0 = exploding_x0_mix(options.prediction_type, at)
+        x_to_slope, out_to_slope = (1 - to_x0.x) / raised, -to_x0.out / raised
         move = after - raised
         coefficients = Coefficients(
             noise=options.s_noise * np.sqrt(raised**2 - sigma**2), x=1 + move * x_to_slope, out=move * out_to_slope

@@ -11,7 +11,7 @@ from flaxdream.arrays import Array, Float, Int
 from flaxdream.diffusion.samplers.base import Plan, Sampler, State
 from flaxdream.diffusion.samplers.exploding import exploding_plan, sigma_grid
 from flaxdream.diffusion.samplers.options import Options
-from flaxdream.diffusion.samplers.prediction import slope_pair
+from flaxdream.diffusion.samplers.prediction import slope_mix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,8 @@ class EulerAncestral(Sampler):
         sigma, after = sigmas[:-1], sigmas[1:]
         up = np.sqrt(after**2 * (sigma**2 - after**2) / sigma**2)
         move = np.sqrt(after**2 - up**2) - sigma
-        x, out = slope_pair(self.options.prediction_type, sigma)
+        slope = slope_mix(self.options.prediction_type, sigma)
+        x, out = slope.scale * slope.x, slope.scale * slope.out
         plan = exploding_plan(
             self.options, t, sigmas, Coefficients(1 + move * x, move * out, up), first_call=self.begin
         )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from flaxdream.arrays import Float
+from flaxdream.diffusion import schedule
 from flaxdream.diffusion.samplers import levels
 from flaxdream.diffusion.samplers.base import Plan
 from flaxdream.diffusion.samplers.options import Options, SigmaOptions
@@ -21,11 +22,11 @@ def sigma_grid(options: Options, steps: int) -> tuple[Float[np.ndarray, " steps"
     table = levels.sigmas(options)
     t = levels.timesteps(options, steps).astype(np.float32)
     if getattr(options, "interpolation_type", "linear") == "log_linear":
-        sigmas = np.exp(np.linspace(np.log(table[-1]), np.log(table[0]), steps + 1))
+        sigmas = np.exp(schedule._torch_linspace(np.log(table[-1]), np.log(table[0]), steps + 1))
     else:
         sigmas = np.interp(t, np.arange(len(table)), table)
     if isinstance(options, SigmaOptions):
-        other = levels.respaced_sigmas(options, sigmas[0], sigmas[-1], steps)
+        other = levels.respaced_sigmas(options, float(sigmas[0]), float(sigmas[-1]), steps)
         if other is not None:
             t, sigmas = levels.timestep_of_sigma(other, table).astype(np.float32), other
     last = table[0] if getattr(options, "final_sigmas_type", "zero") == "sigma_min" else 0.0

@@ -12,7 +12,7 @@ from flaxdream.arrays import Array, Float, Int
 from flaxdream.diffusion.samplers.base import Plan, Sampler, State
 from flaxdream.diffusion.samplers.exploding import exploding_plan, sigma_grid
 from flaxdream.diffusion.samplers.options import SigmaOptions
-from flaxdream.diffusion.samplers.prediction import slope_pair, x0_pair_exploding
+from flaxdream.diffusion.samplers.prediction import Mix, exploding_x0_mix, slope_mix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,8 @@ class HeunOptions(SigmaOptions):
 class Coefficients(NamedTuple):
     """How x0 and the slope come about, and the step's length; `second` marks a step's second call."""
 
-    x_to_x0: Float[np.ndarray, " calls"]
-    out_to_x0: Float[np.ndarray, " calls"]
-    x_to_slope: Float[np.ndarray, " calls"]
-    out_to_slope: Float[np.ndarray, " calls"]
+    to_x0: Mix
+    to_slope: Mix
     inverse_sigma: Float[np.ndarray, " calls"]
     move: Float[np.ndarray, " calls"]
     second: Float[np.ndarray, " calls"]
@@ -61,8 +59,8 @@ class Heun(Sampler):
         at, step = (calls + 1) // 2, calls // 2
         sigma = sigmas[at]
         coefficients = Coefficients(
-            *x0_pair_exploding(options.prediction_type, sigma),
-            *slope_pair(options.prediction_type, sigma),
+            to_x0=exploding_x0_mix(options.prediction_type, sigma),
+            to_slope=slope_mix(options.prediction_type, sigma),
             inverse_sigma=1 / sigma,
             move=sigmas[step + 1] - sigmas[step],
             second=calls % 2,
@@ -77,9 +75,9 @@ class Heun(Sampler):
         out = self.output(out, x)
         if self.options.clip_sample:
             limit = self.options.clip_sample_range
-            slope = (x - jnp.clip(row.x_to_x0 * x + row.out_to_x0 * out, -limit, limit)) * row.inverse_sigma
+            slope = (x - jnp.clip(row.to_x0(x, out), -limit, limit)) * row.inverse_sigma
         else:
-            slope = row.x_to_slope * x + row.out_to_slope * out
+            slope = row.to_slope(x, out)
         first_x, first_slope = state.history
         second = row.second > 0
         base = jnp.where(second, first_x, x)

@@ -69,7 +69,10 @@ def timestep_of_sigma(
     """Where log(sigma) lies between the training timesteps, 0..T-1, float64."""
     log_table = np.log(table)
     log_sigma = np.log(np.maximum(sigma, 1e-10))
-    low = np.clip(np.searchsorted(log_table, log_sigma, side="right") - 1, 0, max(len(table) - 2, 0))
+    # The last entry that is not above; with zero terminal SNR the table may fall at its end.
+    reached = log_sigma[:, None] >= log_table[None, :]
+    low = np.where(reached.any(axis=1), len(table) - 1 - reached[:, ::-1].argmax(axis=1), 0)
+    low = np.clip(low, 0, max(len(table) - 2, 0))
     high = np.minimum(low + 1, len(table) - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         weight = np.clip((log_table[low] - log_sigma) / (log_table[low] - log_table[high]), 0, 1)

@@ -11,7 +11,7 @@ from flaxdream.arrays import Array, Float, Int
 from flaxdream.diffusion.samplers.base import Plan, Sampler, State
 from flaxdream.diffusion.samplers.exploding import exploding_plan, sigma_grid
 from flaxdream.diffusion.samplers.options import SigmaOptions
-from flaxdream.diffusion.samplers.prediction import slope_pair
+from flaxdream.diffusion.samplers.prediction import Mix, slope_mix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,7 @@ class LMSOptions(SigmaOptions):
 class Coefficients(NamedTuple):
     """How the slope comes about, and the weights of the newest and the older slopes."""
 
-    x_to_slope: Float[np.ndarray, " calls"]
-    out_to_slope: Float[np.ndarray, " calls"]
+    to_slope: Mix
     slopes: Float[np.ndarray, "calls order"]
 
 
@@ -59,7 +58,7 @@ class LMS(Sampler):
         for i in range(self.begin, len(t)):
             seen = sigmas[max(i - options.order + 1, self.begin) : i + 1][::-1]
             weights[i, : len(seen)] = integrals(seen, sigmas[i], sigmas[i + 1])
-        coefficients = Coefficients(*slope_pair(options.prediction_type, sigmas[:-1]), weights)
+        coefficients = Coefficients(slope_mix(options.prediction_type, sigmas[:-1]), weights)
         return exploding_plan(options, t, sigmas, coefficients, first_call=self.begin)
 
     def step(
@@ -67,7 +66,7 @@ class LMS(Sampler):
     ) -> State:
         """A weighted sum of slopes."""
         row, x = self.row(i), state.x
-        slope = row.x_to_slope * x + row.out_to_slope * self.output(out, x)
+        slope = row.to_slope(x, self.output(out, x))
         slopes = (slope, *state.history)
         x = x + sum(row.slopes[k] * slope for k, slope in enumerate(slopes))
         return State(x, slopes[: self.history_length])

@@ -1,49 +1,61 @@
-"""From the model's output to x0, eps or dx/dsigma, as coefficients (of the sample, of the output).
+"""From the model's output to x0, eps or dx/dsigma, as coefficients of the sample and of the output.
 
 Variance-preserving samples are signal * x0 + noise * eps with signal**2 + noise**2 = 1; variance-exploding
-ones are x0 + sigma * eps, and the model sees them divided by sqrt(sigma**2 + 1). numpy, float64.
+ones are x0 + sigma * eps, and the model sees them divided by sqrt(sigma**2 + 1).
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from flaxdream.arrays import Float
-
-Pair = tuple[Float[np.ndarray, " calls"], Float[np.ndarray, " calls"]]
+from flaxdream.arrays import Array, Float
 
 
-def x0_pair(kind: str, signal: Float[np.ndarray, " calls"], noise: Float[np.ndarray, " calls"]) -> Pair:
-    """x0 of a variance-preserving sample."""
+class Mix(NamedTuple):
+    """scale * (x * sample + out * output).
+
+    The scale stands apart because the sum may cancel: at high noise x - noise * eps is small, and dividing it
+    afterwards keeps the digits that it has.
+    """
+
+    scale: Float[np.ndarray, " calls"]
+    x: Float[np.ndarray, " calls"]
+    out: Float[np.ndarray, " calls"]
+
+    def __call__(self, sample: Float[Array, "b ..."], output: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        """The mixture, of one call's row of coefficients."""
+        return self.scale * (self.x * sample + self.out * output)
+
+
+def x0_mix(kind: str, signal: Float[np.ndarray, " calls"], noise: Float[np.ndarray, " calls"]) -> Mix:
+    """x0 of a variance-preserving sample, for an output of prediction_type `kind`."""
+    one, zero = np.ones_like(signal), np.zeros_like(signal)
     if kind == "epsilon":
-        return 1 / signal, -noise / signal
-    if kind == "v_prediction":
-        return signal, -noise
-    return np.zeros_like(signal), np.ones_like(signal)
+        return Mix(1 / signal, one, -noise)
+    return Mix(one, signal, -noise) if kind == "v_prediction" else Mix(one, zero, one)
 
 
-def eps_pair(kind: str, signal: Float[np.ndarray, " calls"], noise: Float[np.ndarray, " calls"]) -> Pair:
+def eps_mix(kind: str, signal: Float[np.ndarray, " calls"], noise: Float[np.ndarray, " calls"]) -> Mix:
     """eps of a variance-preserving sample."""
-    if kind == "epsilon":
-        return np.zeros_like(noise), np.ones_like(noise)
-    if kind == "v_prediction":
-        return noise, signal
-    return 1 / noise, -signal / noise
+    one, zero = np.ones_like(signal), np.zeros_like(signal)
+    if kind == "sample":
+        return Mix(1 / noise, one, -signal)
+    return Mix(one, noise, signal) if kind == "v_prediction" else Mix(one, zero, one)
 
 
-def x0_pair_exploding(kind: str, sigma: Float[np.ndarray, " calls"]) -> Pair:
+def exploding_x0_mix(kind: str, sigma: Float[np.ndarray, " calls"]) -> Mix:
     """x0 of a variance-exploding sample."""
-    if kind == "epsilon":
-        return np.ones_like(sigma), -sigma
+    one, zero = np.ones_like(sigma), np.zeros_like(sigma)
     if kind == "v_prediction":
-        return 1 / (sigma**2 + 1), -sigma / np.sqrt(sigma**2 + 1)
-    return np.zeros_like(sigma), np.ones_like(sigma)
+        return Mix(one, 1 / (sigma**2 + 1), -sigma / np.sqrt(sigma**2 + 1))
+    return Mix(one, one, -sigma) if kind == "epsilon" else Mix(one, zero, one)
 
 
-def slope_pair(kind: str, sigma: Float[np.ndarray, " calls"]) -> Pair:
+def slope_mix(kind: str, sigma: Float[np.ndarray, " calls"]) -> Mix:
     """dx/dsigma = (x - x0) / sigma of a variance-exploding sample."""
-    if kind == "epsilon":
-        return np.zeros_like(sigma), np.ones_like(sigma)
+    one, zero = np.ones_like(sigma), np.zeros_like(sigma)
     if kind == "v_prediction":
-        return sigma / (sigma**2 + 1), 1 / np.sqrt(sigma**2 + 1)
-    return 1 / sigma, -1 / sigma
+        return Mix(one, sigma / (sigma**2 + 1), 1 / np.sqrt(sigma**2 + 1))
+    return Mix(one, zero, one) if kind == "epsilon" else Mix(1 / sigma, one, -one)

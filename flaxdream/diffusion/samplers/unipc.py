@@ -11,7 +11,7 @@ from flaxdream.arrays import Array, Float, Int
 from flaxdream.diffusion.samplers import levels
 from flaxdream.diffusion.samplers.base import Plan, Sampler, State, thresholded
 from flaxdream.diffusion.samplers.multistep import Grid, MultistepOptions, make_grid
-from flaxdream.diffusion.samplers.prediction import eps_pair, x0_pair
+from flaxdream.diffusion.samplers.prediction import Mix, eps_mix, x0_mix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,25 +32,18 @@ class UniPCOptions(MultistepOptions):
         self.require(self.solver_order >= 1, "solver_order", "1 or more, usually 2 or 3")
         if self.thresholding and not self.predict_x0:
             raise ValueError("thresholding limits x0, but predict_x0 is false. Turn one of the two off, or on.")
-        respaced = any(getattr(self, flag) for flag in self.flags)
         for name, holds in (("solver_type", self.solver_type == "bh1"), ("predict_x0", not self.predict_x0)):
             if holds and self.final_sigmas_type == "zero":
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} has no last step to final_sigmas_type 'zero'. Set "
                     "final_sigmas_type to 'sigma_min', or use solver_type 'bh2' with predict_x0."
                 )
-        if respaced and self.final_sigmas_type == "sigma_min":
-            raise ValueError(
-                "With respaced sigmas (karras, exponential, beta) final_sigmas_type 'sigma_min' repeats the last "
-                "sigma, and UniPC cannot step between equal ones. Set final_sigmas_type to 'zero'."
-            )
 
 
 class Coefficients(NamedTuple):
     """How m comes about; the corrected sample; the predicted one. m and the values before it are in one row."""
 
-    x_to_m: Float[np.ndarray, " calls"]
-    out_to_m: Float[np.ndarray, " calls"]
+    to_m: Mix
     old_x: Float[np.ndarray, " calls"]
     kept_x: Float[np.ndarray, " calls"]
     corrector: Float[np.ndarray, "calls order+1"]
@@ -81,7 +74,7 @@ class UniPC(Sampler):
         )
         calls = len(grid.timesteps)
         signal, noise = grid.signal[:-1], grid.noise[:-1]
-        to_m = (x0_pair if options.predict_x0 else eps_pair)(options.prediction_type, signal, noise)
+        to_m = (x0_mix if options.predict_x0 else eps_mix)(options.prediction_type, signal, noise)
         old_x, kept_x, x = np.zeros(calls), np.ones(calls), np.ones(calls)
         corrector, predictor = np.zeros((2, calls, options.solver_order + 1))
         for i in range(self.begin, calls):
@@ -89,7 +82,7 @@ class UniPC(Sampler):
             if i > self.begin and i - 1 not in options.disable_corrector:
                 old_x[i], corrector[i] = self._factors(grid, i - 1, i, self._order(i - 1, calls), corrects=True)
                 kept_x[i] = 0.0
-        coefficients = Coefficients(*to_m, old_x, kept_x, corrector, x, predictor)
+        coefficients = Coefficients(to_m, old_x, kept_x, corrector, x, predictor)
         return Plan(grid.timesteps, coefficients, signal, noise, first_call=self.begin)
 
     def step(
@@ -97,7 +90,7 @@ class UniPC(Sampler):
     ) -> State:
         """The sample corrected with the new value of m, then a step from there."""
         row, x = self.row(i), state.x
-        newest = thresholded(self.options, row.x_to_m * x + row.out_to_m * self.output(out, x))
+        newest = thresholded(self.options, row.to_m(x, self.output(out, x)))
         *values, old_x = state.history
         values = [newest, *values]
         corrected = row.kept_x * x + row.old_x * old_x + sum(row.corrector[k] * m for k, m in enumerate(values))
@@ -119,6 +112,9 @@ class UniPC(Sampler):
         options = self.options
         level = grid.half_log_snr
         h = level[end] - level[start]
+        values = np.zeros(options.solver_order + 1)
+        if h == 0:  # respaced sigmas with final_sigmas_type sigma_min repeat the last one: nothing is left to do
+            return 1.0, values if corrects else values[:-1]
         z = -h if options.predict_x0 else h
         before = start - np.arange(1, order)
         ratios = (level[before] - level[start]) / h
@@ -128,7 +124,6 @@ class UniPC(Sampler):
         size = z if options.solver_type == "bh1" else np.expm1(z)
         # Each weight belongs to a difference (m_k - m_start) / ratio_k; the end's ratio is 1.
         shares = -scale * size * weights / np.append(ratios, 1.0)[: len(weights)] if len(weights) else weights
-        values = np.zeros(options.solver_order + 1)
         values[0] = -scale * np.expm1(z) - shares.sum()
         values[1:order] = shares[: order - 1]
         if corrects:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import sys
 import warnings
 from contextlib import contextmanager
+from typing import Any
 
 import diffusers
 import jax.numpy as jnp
 import numpy as np
 import torch
 
-from flaxdream.diffusion.samplers import Sampler
+from flaxdream.diffusion.samplers import Sampler, make_sampler
 from flaxdream.diffusion.schedule import alpha_bar_from_config
+
+LINEAR: dict[str, Any] = {}
+COSINE = {"beta_schedule": "squaredcos_cap_v2"}
+STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+STEPS = [1, 2, 5, 10, 25, 50]
 
 SHAPE = (2, 3, 4, 3)  # as large in the second axis as in the last: channels of torch and of ours
 CHANNELS_LAST = (0, 2, 3, 1)
@@ -60,7 +66,8 @@ class Twin:
                 if isinstance(getattr(scheduler, name, None), torch.Tensor):
                     setattr(scheduler, name, getattr(scheduler, name).double())
         self.first_call = begin * scheduler.order
-        if begin and hasattr(scheduler, "set_begin_index"):
+        if hasattr(scheduler, "set_begin_index"):
+            # Not left to the scheduler: where the first timestep comes twice, it would start at the second.
             scheduler.set_begin_index(self.first_call)
 
     def trajectory(self, x, noises, *, variances=False):
@@ -132,3 +139,34 @@ def relative_error(ours, reference):
     """The largest difference after any call, relative to the largest number after that call."""
     axes = tuple(range(1, ours.ndim))
     return (np.abs(ours - reference).max(axis=axes) / np.abs(reference).max(axis=axes)).max()
+
+
+def assert_equal_trajectories(config, steps, *, begin=0, variances=False, cancels=False, **step_options):
+    """Our sampler's timesteps, first noise and every sample equal those of diffusers, run in float64, to 1e-6.
+
+    In float64 because float32 rounding in diffusers' own coefficients adds up to more than that in places.
+    `cancels` is for options where float32 cannot hold 1e-6, since a step subtracts nearly equal numbers or
+    divides by a small sigma: there ours may be 3 times as far from the float64 run as diffusers in float32 is.
+    """
+    sampler = make_sampler(config, steps, begin=begin, **step_options)
+    exact = Twin(config, steps, double=True, begin=begin, **step_options)
+    assert_equal_timesteps(sampler, exact.scheduler)
+    np.testing.assert_allclose(sampler.init_noise_sigma, float(exact.scheduler.init_noise_sigma), rtol=2e-7)
+    noises = [normal(1, i) for i in range(len(sampler.timesteps))]
+    x = normal(0) * np.float32(sampler.init_noise_sigma)
+    reference = exact.trajectory(x, noises, variances=variances)
+    allowed = 1e-6
+    if cancels:
+        single = Twin(config, steps, begin=begin, **step_options).trajectory(x, noises, variances=variances)
+        allowed = max(allowed, 3 * relative_error(single, reference))
+    assert relative_error(trajectory(sampler, x, noises, variances=variances), reference) <= allowed
+
+
+def assert_equal_timesteps(sampler, scheduler):
+    """Equal to the last bit; where they are interpolated between sigmas in float32, to its last two bits.
+
+    (torch's float32 square root, which makes the sigmas, is not always the correctly rounded one.)
+    """
+    theirs = scheduler.timesteps.numpy()
+    assert sampler.timesteps.dtype == theirs.dtype and sampler.timesteps.shape == theirs.shape
+    np.testing.assert_allclose(sampler.timesteps, theirs, rtol=2.5e-7 if theirs.dtype == np.float32 else 0)
