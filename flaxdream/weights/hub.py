@@ -58,7 +58,7 @@ def files_to_fetch(
 
     Raises ValueError when a network that we run has no weights that we read, before anything is downloaded.
     """
-    listed = [name for name, entry in index.items() if isinstance(entry, list) and entry and entry[-1]]
+    listed = [name for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and entry[1]]
     listed = [name for name in listed if components is None or name in components]
     inside = {name: [f.split("/", 1)[1] for f in present if f.startswith(f"{name}/")] for name in listed}
     inside = {name: [entry for entry in entries if "/" not in entry] for name, entries in inside.items()}

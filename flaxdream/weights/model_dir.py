@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -77,6 +78,9 @@ def read_model_dir(folder: str | Path, needed: Collection[str] = NEEDED) -> Mode
     path = Path(folder).expanduser()
     index = _read_index(path)
     listed = _components(index)
+    odd = [name for name in listed if not re.fullmatch(r"\w[\w-]*", name)]  # "../x" would lead out of the folder
+    if odd:
+        raise ValueError(f"{path / INDEX} lists components whose names cannot be folders: {', '.join(map(repr, odd))}.")
     configs: dict[str, dict[str, Any]] = {}
     lacks = [f"{name}: not in {INDEX}" for name in needed if name not in listed]
     for name in listed:
@@ -170,7 +174,7 @@ def _has(folder: Path, variant: str) -> bool:
 
 
 def _library(name: str, old: ModelDir | None, configs: Mapping[str, Mapping[str, Any]]) -> str:
-    """ "diffusers" or "transformers": whose network a component is."""
+    """Whose network a component is: diffusers' or transformers'."""
     if old is not None and name in old.components:
         return str(old.index[name][0])
     return "transformers" if "architectures" in configs[name] else "diffusers"

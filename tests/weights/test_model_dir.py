@@ -318,6 +318,13 @@ def test_broken_json_is_named(model, name, content):
         read_model_dir(model)
 
 
+def test_a_component_cannot_be_outside_of_the_folder(model, tmp_path):
+    index = json.loads((model / "model_index.json").read_text()) | {"../model": ["diffusers", "X"]}
+    (model / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"names cannot be folders: '\.\./model'"):
+        write_model_dir(tmp_path / "out", source=model, params={})
+
+
 def test_a_finished_copy_that_was_not_moved_in_is_moved_in_when_the_model_is_read(model, networks, params):
     os.rename(model, model.with_name(".model.ready"))
     assert_equal(read_all(model, networks), params)
