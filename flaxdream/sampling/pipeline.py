@@ -38,8 +38,15 @@ class FlaxStableDiffusionPipeline:
     The pipeline holds structure, tokenizer and scheduler settings; parameters are passed to each call.
     """
 
-    def __init__(self, networks: core.Networks, tokenizer: Any, scheduler: Mapping[str, Any], source: Path):
-        self.networks, self.tokenizer, self.source = networks, tokenizer, source
+    def __init__(
+        self,
+        networks: core.Networks,
+        tokenizer: Any,
+        scheduler: Mapping[str, Any],
+        source: Path,
+        variant: str | None = None,
+    ):
+        self.networks, self.tokenizer, self.source, self.variant = networks, tokenizer, source, variant
         self.scheduler = dict(scheduler)
         self.vae_scale_factor = networks.downscale
         self.mesh = placement.local_mesh()
@@ -82,15 +89,16 @@ class FlaxStableDiffusionPipeline:
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
+            components=model_dir.NEEDED,
         )
-        model = model_dir.read_model_dir(folder, needed=(*COMPONENTS, "tokenizer", "scheduler"))
+        model = model_dir.read_model_dir(folder)
         networks = _networks(model.configs, attention, dtype=dtype, param_dtype=param_dtype or dtype)
         own = model.configs["scheduler"]
         if isinstance(scheduler, str):
             own = scheduler_config(own, scheduler)
         elif scheduler is not None:
             own = dict(scheduler)
-        pipeline = cls(networks, read_tokenizer(model.path / "tokenizer"), own, model.path)
+        pipeline = cls(networks, read_tokenizer(model.path / "tokenizer"), own, model.path, variant)
         params = {
             name: model.read_params(name, getattr(networks, name).shapes, variant=variant, sharding=sharding)
             for name in COMPONENTS
@@ -105,7 +113,9 @@ class FlaxStableDiffusionPipeline:
         trees = {name: params[name] for name in COMPONENTS}
         own = model_dir.read_model_dir(self.source).configs["scheduler"]
         configs = {} if self.scheduler == own else {"scheduler": self.scheduler}
-        model_dir.write_model_dir(save_directory, source=self.source, params=trees, configs=configs)
+        model_dir.write_model_dir(
+            save_directory, params=trees, source=self.source, configs=configs, variant=self.variant
+        )
 
     def prepare_inputs(self, prompt: str | Sequence[str]) -> Int[np.ndarray, "b s"]:
         """Token ids of a prompt or of a list of prompts."""
