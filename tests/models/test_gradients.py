@@ -15,7 +15,6 @@ from tests.models.test_vae import TINY
 from tests.models.twins import assert_gradients_close, carried_over, draw, gradients, nchw, twin_of
 from tests.twins import randomize
 
-
 SLOW_POLICIES = [pytest.param(policy, marks=pytest.mark.slow) for policy in ("dots", "full", "offload")]
 
 
