@@ -12,6 +12,7 @@ from flaxdream.diffusion.samplers import levels
 from flaxdream.diffusion.samplers.base import Plan, Sampler, State, thresholded
 from flaxdream.diffusion.samplers.multistep import Grid, MultistepOptions, make_grid
 from flaxdream.diffusion.samplers.prediction import Mix, eps_mix, x0_mix
+from flaxdream.diffusion.samplers.weighted import difference_weights, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,10 @@ class DPMOptions(MultistepOptions):
 
 
 class Coefficients(NamedTuple):
-    """How the integrated quantity m comes about (with thresholding by way of x0), and the factors of a step."""
+    """How the integrated quantity m comes about (with thresholding by way of x0), and the factors of a step.
+
+    `m` has difference_weights of the newest and the older values.
+    """
 
     to_m: Mix
     to_x0: Mix
@@ -90,7 +94,7 @@ class DPMMultistep(Sampler):
         to_m = to_x0 if options.predicts_x0 else eps_mix(options.prediction_type, signal, noise)
         steps = [self._step_factors(grid, i, self._order(i, calls)) for i in range(calls)]
         x, m, drawn = (np.array(column) for column in zip(*steps))
-        coefficients = Coefficients(to_m, to_x0, eps_mix("sample", signal, noise), x, m, drawn)
+        coefficients = Coefficients(to_m, to_x0, eps_mix("sample", signal, noise), x, difference_weights(m), drawn)
         return Plan(grid.timesteps, coefficients, signal, noise, needs_noise=options.stochastic, first_call=self.begin)
 
     def step(
@@ -108,7 +112,7 @@ class DPMMultistep(Sampler):
         else:
             newest = row.to_m(x, out)
         values = (newest, *state.history)
-        x = row.x * x + sum(row.m[k] * value for k, value in enumerate(values))
+        x = row.x * x + weighted_sum(row.m, values)
         if self.needs_noise:
             x = x + row.noise * noise
         return State(x, values[: self.history_length])

@@ -12,6 +12,7 @@ from flaxdream.diffusion.samplers.base import Plan, Sampler, State
 from flaxdream.diffusion.samplers.exploding import exploding_plan, sigma_grid
 from flaxdream.diffusion.samplers.options import SigmaOptions
 from flaxdream.diffusion.samplers.prediction import Mix, slope_mix
+from flaxdream.diffusion.samplers.weighted import difference_weights, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class LMSOptions(SigmaOptions):
 
 
 class Coefficients(NamedTuple):
-    """How the slope comes about, and the weights of the newest and the older slopes."""
+    """How the slope comes about, and difference_weights of the newest and the older slopes."""
 
     to_slope: Mix
     slopes: Float[np.ndarray, "calls order"]
@@ -58,7 +59,7 @@ class LMS(Sampler):
         for i in range(self.begin, len(t)):
             seen = sigmas[max(i - options.order + 1, self.begin) : i + 1][::-1]
             weights[i, : len(seen)] = integrals(seen, sigmas[i], sigmas[i + 1])
-        coefficients = Coefficients(slope_mix(options.prediction_type, sigmas[:-1]), weights)
+        coefficients = Coefficients(slope_mix(options.prediction_type, sigmas[:-1]), difference_weights(weights))
         return exploding_plan(options, t, sigmas, coefficients, first_call=self.begin)
 
     def step(
@@ -68,8 +69,7 @@ class LMS(Sampler):
         row, x = self.row(i), state.x
         slope = row.to_slope(x, self.output(out, x))
         slopes = (slope, *state.history)
-        x = x + sum(row.slopes[k] * slope for k, slope in enumerate(slopes))
-        return State(x, slopes[: self.history_length])
+        return State(x + weighted_sum(row.slopes, slopes), slopes[: self.history_length])
 
 
 def integrals(nodes: Float[np.ndarray, " n"], start: float, end: float) -> Float[np.ndarray, " n"]:

@@ -12,6 +12,7 @@ from flaxdream.diffusion.samplers import levels
 from flaxdream.diffusion.samplers.base import Plan, Sampler, State, thresholded
 from flaxdream.diffusion.samplers.multistep import Grid, MultistepOptions, make_grid
 from flaxdream.diffusion.samplers.prediction import Mix, eps_mix, x0_mix
+from flaxdream.diffusion.samplers.weighted import difference_weights, weighted_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,11 @@ class UniPCOptions(MultistepOptions):
         self.require(self.solver_order >= 1, "solver_order", "1 or more, usually 2 or 3")
         if self.thresholding and not self.predict_x0:
             raise ValueError("thresholding limits x0, but predict_x0 is false. Turn one of the two off, or on.")
+        if self.solver_order > 1 and not self.lower_order_final and self.final_sigmas_type == "zero":
+            raise ValueError(
+                "lower_order_final is false, but only a step of order 1 can reach final_sigmas_type 'zero'. Set "
+                "lower_order_final, or final_sigmas_type to 'sigma_min'."
+            )
         for name, holds in (("solver_type", self.solver_type == "bh1"), ("predict_x0", not self.predict_x0)):
             if holds and self.final_sigmas_type == "zero":
                 raise ValueError(
@@ -41,7 +47,7 @@ class UniPCOptions(MultistepOptions):
 
 
 class Coefficients(NamedTuple):
-    """How m comes about; the corrected sample; the predicted one. m and the values before it are in one row."""
+    """How m comes about; the corrected sample; the predicted one. Of m and the values before it, difference_weights."""
 
     to_m: Mix
     old_x: Float[np.ndarray, " calls"]
@@ -82,7 +88,9 @@ class UniPC(Sampler):
             if i > self.begin and i - 1 not in options.disable_corrector:
                 old_x[i], corrector[i] = self._factors(grid, i - 1, i, self._order(i - 1, calls), corrects=True)
                 kept_x[i] = 0.0
-        coefficients = Coefficients(to_m, old_x, kept_x, corrector, x, predictor)
+        coefficients = Coefficients(
+            to_m, old_x, kept_x, difference_weights(corrector), x, difference_weights(predictor)
+        )
         return Plan(grid.timesteps, coefficients, signal, noise, first_call=self.begin)
 
     def step(
@@ -93,8 +101,8 @@ class UniPC(Sampler):
         newest = thresholded(self.options, row.to_m(x, self.output(out, x)))
         *values, old_x = state.history
         values = [newest, *values]
-        corrected = row.kept_x * x + row.old_x * old_x + sum(row.corrector[k] * m for k, m in enumerate(values))
-        x = row.x * corrected + sum(row.predictor[k] * m for k, m in enumerate(values))
+        corrected = row.kept_x * x + row.old_x * old_x + weighted_sum(row.corrector, values)
+        x = row.x * corrected + weighted_sum(row.predictor, values)
         return State(x, (*values[:-1], corrected))
 
     def _order(self, i: int, calls: int) -> int:

@@ -31,7 +31,7 @@ def test_dpm_solver_2m_follows_diffusers_in_every_spacing(spacing, steps):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("solver", ["midpoint", "heun"])
-@pytest.mark.parametrize("steps", [2, 14, 15, 50])
+@pytest.mark.parametrize("steps", [2, 17])
 def test_dpm_solver_follows_diffusers_in_every_order(algorithm, order, solver, steps):
     config = DPM | {"algorithm_type": algorithm, "solver_order": order, "solver_type": solver}
     config |= {} if algorithm.endswith("++") else SIGMA_MIN
@@ -54,11 +54,11 @@ def test_dpm_solver_follows_diffusers_in_every_order(algorithm, order, solver, s
         {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
     ],
 )
-@pytest.mark.parametrize("steps", [1, 5, 25])
+@pytest.mark.parametrize("steps", [1, 12])
 def test_respaced_dpm_solver_follows_diffusers(flag, options, steps):
     if flag == "use_lu_lambdas" and "sigma_min" in options:
         pytest.skip("use_lu_lambdas reads no sigma_min")
-    assert_equal_trajectories(DPM | options | {flag: True}, steps, cancels=options == COSINE)
+    assert_equal_trajectories(DPM | options | {flag: True}, steps, cancels="sigma_min" in options or options == COSINE)
 
 
 @pytest.mark.parametrize("lower_order_final", [True, False])
@@ -82,10 +82,10 @@ def test_dpm_solver_lowers_its_order_at_the_end_as_diffusers_does(
         {"thresholding": True, "dynamic_thresholding_ratio": 0.7, "sample_max_value": 1.3},
         {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"},
         {"rescale_betas_zero_snr": True, "prediction_type": "sample", "algorithm_type": "sde-dpmsolver++"},
-        {"algorithm_type": "deis", "solver_type": "logrho"},
+        {"algorithm_type": "deis", "solver_type": "logrho"} | SIGMA_MIN,
     ],
 )
-@pytest.mark.parametrize("steps", [2, 10, 25])
+@pytest.mark.parametrize("steps", [2, 20])
 def test_dpm_solver_follows_diffusers_in_every_option(options, steps):
     assert_equal_trajectories(DPM | options, steps)
 
@@ -142,6 +142,7 @@ def test_noise_predicting_kinds_cannot_end_at_zero():
         make_sampler(DPM | {"algorithm_type": "dpmsolver"}, 10)
 
 
-def test_more_steps_than_noise_levels_apart_are_refused():
-    with pytest.raises(ValueError, match="has no finite step at call .*use fewer num_inference_steps"):
-        make_sampler(DPM, 990)
+def test_more_steps_than_noise_levels_are_refused():
+    make_sampler(DPM, 999)
+    with pytest.raises(ValueError, match="num_inference_steps is 1000, .*; the most is 999"):
+        make_sampler(DPM, 1000)

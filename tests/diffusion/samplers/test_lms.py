@@ -28,7 +28,7 @@ def test_lms_follows_diffusers_in_every_spacing(spacing, steps):
         *(({"prediction_type": "v_prediction"}, True), ({"prediction_type": "sample"}, True)),
     ],
 )
-@pytest.mark.parametrize("steps", [5, 25])
+@pytest.mark.parametrize("steps", [12])
 def test_lms_follows_diffusers_in_every_option(options, cancels, respaced, steps):
     assert_equal_trajectories(LMS | options | respaced, steps, cancels=cancels)
 
@@ -50,6 +50,6 @@ def test_begun_in_the_middle_lms_starts_at_order_1():
     # diffusers weighs the first slope as if three had been seen before; the weights must add up to the step.
     sampler = make_sampler(LMS, 10, begin=6)
     sigma = np.append(sampler.plan.noise, 0)
-    weights = sampler.plan.coefficients.slopes[6:]
-    np.testing.assert_allclose(weights.sum(axis=1), np.diff(sigma)[6:], rtol=1e-6)
+    weights = sampler.plan.coefficients.slopes[6:]  # of the newest slope and of differences to the older ones
+    np.testing.assert_allclose(weights[:, 0], np.diff(sigma)[6:], rtol=1e-6)
     assert [np.count_nonzero(row) for row in weights] == [1, 2, 3, 4]

@@ -36,7 +36,7 @@ def test_runge_kutta_steps_follow_diffusers_in_every_spacing(spacing, steps):
     "options",
     [LINEAR, COSINE, {"set_alpha_to_one": True}, {"steps_offset": 1}, {"prediction_type": "v_prediction"}],
 )
-@pytest.mark.parametrize("steps", [4, 10, 25])
+@pytest.mark.parametrize("steps", [4, 20])
 def test_pndm_follows_diffusers_in_every_option(options, skip, steps):
     # v of the cosine schedule's 4 steps: the first one stretches the sample and its rounding 30 times.
     assert_equal_trajectories(PNDM | options | {"skip_prk_steps": skip}, steps, cancels=options == COSINE)
@@ -65,7 +65,7 @@ def test_a_run_from_the_middle_ends_near_the_one_from_the_start(begin, skip, ste
     state = sampler.init(x)
     for i in sampler.calls:
         state = sampler.step(state, i, eps, None)
-    np.testing.assert_allclose(state.x, 0.5, atol=2e-6)
+    np.testing.assert_allclose(state.x, 0.5, atol=5e-6)
 
 
 def test_sample_prediction_is_refused_with_what_is_supported():

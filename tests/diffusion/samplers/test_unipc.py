@@ -30,12 +30,13 @@ def test_unipc_follows_diffusers_in_every_spacing(spacing, steps):
 @pytest.mark.parametrize("solver", ["bh1", "bh2"])
 @pytest.mark.parametrize("predict_x0", [True, False])
 @pytest.mark.parametrize("lower_order_final", [True, False])
-@pytest.mark.parametrize("steps", [2, 5, 20])
+@pytest.mark.parametrize("steps", [3, 17])
 def test_unipc_follows_diffusers_in_every_order(order, solver, predict_x0, lower_order_final, steps):
     options = {"solver_order": order, "solver_type": solver, "predict_x0": predict_x0}
-    # Integrating eps starts with steps that subtract nearly all of the sample.
+    # Integrating eps starts with steps that subtract nearly all of the sample, and the last steps of high
+    # order weigh differences many times over.
     config = UNIPC | options | SIGMA_MIN | {"lower_order_final": lower_order_final}
-    assert_equal_trajectories(config, steps, cancels=not predict_x0)
+    assert_equal_trajectories(config, steps, cancels=not predict_x0 or (order > 2 and not lower_order_final))
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -52,9 +53,11 @@ def test_unipc_follows_diffusers_to_sigma_zero(order, steps):
         {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
     ],
 )
-@pytest.mark.parametrize("steps", [1, 5, 25])
+@pytest.mark.parametrize("steps", [1, 12])
 def test_respaced_unipc_follows_diffusers(flag, options, steps):
-    assert_equal_trajectories(UNIPC | options | {flag: True}, steps, cancels=options == COSINE)
+    # Beta sigmas are dense at both ends: high orders weigh differences over unequal steps many times over.
+    cancels = options == COSINE or flag == "use_beta_sigmas"
+    assert_equal_trajectories(UNIPC | options | {flag: True}, steps, cancels=cancels)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,7 @@ def test_respaced_unipc_follows_diffusers(flag, options, steps):
         {"solver_type": "midpoint"},
     ],
 )
-@pytest.mark.parametrize("steps", [2, 10, 25])
+@pytest.mark.parametrize("steps", [2, 20])
 def test_unipc_follows_diffusers_in_every_option(options, steps):
     assert_equal_trajectories(UNIPC | options, steps)
 
@@ -92,7 +95,7 @@ def test_kinds_that_diverge_at_sigma_zero_are_refused(options):
 
 
 def test_full_order_to_sigma_zero_is_refused():
-    with pytest.raises(ValueError, match="lower_order_final is false, but only an order 1 step can reach"):
+    with pytest.raises(ValueError, match="lower_order_final is false, but only a step of order 1 can reach"):
         make_sampler(UNIPC | {"lower_order_final": False}, 10)
 
 
