@@ -136,9 +136,14 @@ def trajectory(sampler: Sampler, x, noises, *, variances=False):
 
 
 def relative_error(ours, reference):
-    """The largest difference after any call, relative to the largest number after that call."""
+    """The largest difference after any call, relative to the largest number after that call; NaN if there is one."""
+    return relative_errors(ours, reference).max()
+
+
+def relative_errors(ours, reference):
+    """The same for each call."""
     axes = tuple(range(1, ours.ndim))
-    return (np.abs(ours - reference).max(axis=axes) / np.abs(reference).max(axis=axes)).max()
+    return np.abs(ours - reference).max(axis=axes) / np.abs(reference).max(axis=axes)
 
 
 def assert_equal_trajectories(config, steps, *, begin=0, variances=False, cancels=False, **step_options):
@@ -146,7 +151,8 @@ def assert_equal_trajectories(config, steps, *, begin=0, variances=False, cancel
 
     In float64 because float32 rounding in diffusers' own coefficients adds up to more than that in places.
     `cancels` is for options where float32 cannot hold 1e-6, since a step subtracts nearly equal numbers or
-    divides by a small sigma: there ours may be 3 times as far from the float64 run as diffusers in float32 is.
+    divides by a small sigma: there ours may be 5 times as far from the float64 run as diffusers in float32 is
+    (rounding is chance, and of these differences the largest is taken).
     """
     sampler = make_sampler(config, steps, begin=begin, **step_options)
     exact = Twin(config, steps, double=True, begin=begin, **step_options)
@@ -158,7 +164,7 @@ def assert_equal_trajectories(config, steps, *, begin=0, variances=False, cancel
     allowed = 1e-6
     if cancels:
         single = Twin(config, steps, begin=begin, **step_options).trajectory(x, noises, variances=variances)
-        allowed = max(allowed, 3 * relative_error(single, reference))
+        allowed = max(allowed, 5 * np.nanmax(relative_errors(single, reference)))
     error = relative_error(trajectory(sampler, x, noises, variances=variances), reference)
     assert error <= allowed, f"{error:.1e} from diffusers in float64; allowed are {allowed:.1e}"
 
