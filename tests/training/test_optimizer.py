@@ -118,11 +118,11 @@ def test_schedule_free_is_evaluated_at_its_average_and_others_as_they_are():
 def test_state_and_updates_are_float32_for_bfloat16_parameters_and_gradients(name):
     optimizer = make_optimizer(name, constant(1e-2))
     half = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), twins.tree_of(0))
-    state = jax.jit(optimizer.init)(half)
-    updates, after = jax.jit(optimizer.update)(half, state, half)
+    state = jax.eval_shape(optimizer.init, half)
+    updates, after = jax.eval_shape(optimizer.update, half, state, half)
     types = {leaf.dtype for leaf in jax.tree.leaves((state, updates, after))}
     assert types <= {jnp.dtype("float32"), jnp.dtype("int32"), jnp.dtype("uint8")}
-    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, after)
+    assert state == after
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))

@@ -92,8 +92,9 @@ PRODIGY_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("options", "twin_options"), PRODIGY_OPTIONS)
-@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize(
+    ("options", "twin_options", "warmup"), [({}, {}, 0), *((*options, 10) for options in PRODIGY_OPTIONS)]
+)
 def test_prodigy_takes_the_steps_of_its_authors_also_in_a_warm_up_from_zero(options, twin_options, warmup):
     schedule = make_schedule("constant_with_warmup", 1.0, lr_warmup_steps=warmup)
     optimizer = make_optimizer("prodigy", schedule, max_grad_norm=None, **options)

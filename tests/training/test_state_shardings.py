@@ -44,7 +44,9 @@ def make(name):
     return make_optimizer(name, schedule, weight_decay=0.1)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "adafactor", "prodigy", "schedule_free"])
+@pytest.mark.parametrize(
+    "name", ["adamw", "adamw8bit", *(pytest.param(n, marks=pytest.mark.slow) for n in ("adafactor", "prodigy"))]
+)
 def test_sharded_steps_equal_those_on_one_device_and_keep_the_shardings(name, shardings):
     optimizer = make(name)
 
