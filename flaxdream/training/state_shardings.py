@@ -12,10 +12,10 @@ from flaxdream.arrays import Params
 
 
 def state_shardings(state_shapes: Any, param_shardings: Params) -> Any:
-    """A NamedSharding for each leaf of a state (`jax.eval_shape(optimizer.init, shapes)`, an EmaState, ...).
+    """A NamedSharding for each leaf of a state: `jax.eval_shape(optimizer.init, shapes)`, or a whole train state.
 
-    Parameters are dicts all the way down and states are tuples around such dicts, so the dict keys on the way to a
-    leaf name its parameter. A leaf with as many axes as the parameter is sharded as it is, but for axes whose
+    Parameters are dicts all the way down and states are dicts and tuples around such dicts, so the last dict keys
+    on the way to a leaf name its parameter. A leaf with as many axes as the parameter is sharded as it is, but for axes whose
     size the mesh does not divide (8-bit scales); all others, such as counters and Adafactor's rows and columns,
     are small and lie on every device.
     """
@@ -23,7 +23,8 @@ def state_shardings(state_shapes: Any, param_shardings: Params) -> Any:
     mesh = next(iter(by_path.values())).mesh
 
     def place(path: Any, leaf: Any) -> NamedSharding:
-        of_param = by_path.get(_keys(path))
+        keys = _keys(path)
+        of_param = next((by_path[keys[i:]] for i in range(len(keys)) if keys[i:] in by_path), None)
         if of_param is None or len(leaf.shape) < len(of_param.spec):
             return NamedSharding(mesh, PartitionSpec())
         return NamedSharding(mesh, _divisible(of_param.spec, leaf.shape, mesh))

@@ -92,6 +92,12 @@ def test_adafactors_rows_and_columns_lie_everywhere(shardings):
     assert of_state.rules["unet"].second_moment.v_row["out"]["kernel"].spec == P()
 
 
-def test_an_average_lies_as_its_parameters(shardings):
-    of_state = state_shardings(jax.eval_shape(init_ema, make_params()), shardings)
-    assert of_state.params == shardings and of_state.steps.spec == P()
+def test_a_whole_train_state_lies_as_its_parameters(shardings):
+    params = make_params()
+    shapes = jax.eval_shape(
+        lambda: {"step": 0, "params": params, "ema": init_ema(params), "opt": make("lion").init(params)}
+    )
+    of_state = state_shardings(shapes, shardings)
+    assert of_state["params"] == shardings == of_state["ema"].params
+    assert of_state["opt"].rules["unet"].mu == shardings["unet"]
+    assert of_state["step"].spec == P() == of_state["ema"].steps.spec
