@@ -15,9 +15,9 @@ def state_shardings(state_shapes: Any, param_shardings: Params) -> Any:
     """A NamedSharding for each leaf of a state: `jax.eval_shape(optimizer.init, shapes)`, or a whole train state.
 
     Parameters are dicts all the way down and states are dicts and tuples around such dicts, so the last dict keys
-    on the way to a leaf name its parameter. A leaf with as many axes as the parameter is sharded as it is, but for axes whose
-    size the mesh does not divide (8-bit scales); all others, such as counters and Adafactor's rows and columns,
-    are small and lie on every device.
+    on the way to a leaf name its parameter. A leaf with as many axes as the parameter is sharded as it is, but for
+    axes whose size the mesh does not divide (8-bit scales); all others, such as counters and Adafactor's rows and
+    columns, are small and lie on every device.
     """
     by_path = {_keys(path): sharding for path, sharding in jax.tree.leaves_with_path(param_shardings)}
     mesh = next(iter(by_path.values())).mesh
