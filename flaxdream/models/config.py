@@ -49,12 +49,19 @@ def read_config(
                 problems.append(f"{key}: {raw!r} is not supported; supported: {_listed(fixed[key])}.")
         elif not key.startswith("_") and key not in ignored:
             known = ", ".join(sorted([*fields, *fixed]))
-            problems.append(f"{key}: {raw!r} is not a key that this version knows. Known keys: {known}.")
+            problems.append(
+                f"{key}: {raw!r} is not a key that this version knows; if the model does not need it, remove it. "
+                f"Known keys: {known}."
+            )
     if not problems:
         config = cls(**values)
         problems = config.problems()
     if problems:
-        raise ValueError(f"the config of {cls.__name__} cannot be used:\n" + "\n".join(f"- {p}" for p in problems))
+        kind = cls.__name__.removesuffix("Config")
+        raise ValueError(
+            f"this config.json asks for a {kind} that flaxdream cannot compute:\n"
+            + "\n".join(f"- {p}" for p in problems)
+        )
     return config
 
 

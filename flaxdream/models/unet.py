@@ -35,7 +35,7 @@ class UNet2DConditionModel(nnx.Module):
 
     def __init__(self, config: UNetConfig, compute: Compute):
         widths = config.block_out_channels
-        self.conv_in = Conv(config.in_channels, widths[0], 3, compute, padding=1)
+        self.conv_in = _same_size_conv(config.in_channels, widths[0], config.conv_in_kernel, compute)
         self.time_embedding = TimestepEmbedding(widths[0], config.time_width, compute, act_fn=config.act_fn)
         if config.addition_embed_type == "text_time":
             assert config.projection_class_embeddings_input_dim is not None
@@ -52,7 +52,7 @@ class UNet2DConditionModel(nnx.Module):
             )
         self.up_blocks = nnx.List(_up_blocks(config, levels, compute))
         self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[0], config.norm_eps, compute)
-        self.conv_out = Conv(widths[0], config.out_channels, 3, compute, padding=1)
+        self.conv_out = _same_size_conv(widths[0], config.out_channels, config.conv_out_kernel, compute)
         self.config, self.compute = config, compute
 
     def __call__(
@@ -109,6 +109,10 @@ class UNet2DConditionModel(nnx.Module):
         embedded_bd = waves(ids_b6.reshape(-1), config.addition_time_embed_dim).reshape(ids_b6.shape[0], -1)
         text_bd = added_cond["text_embeds"].astype(jnp.float32)
         return temb_bd + self.add_embedding(jnp.concatenate([text_bd, embedded_bd], axis=-1))
+
+
+def _same_size_conv(channels_in: int, channels_out: int, size: int, compute: Compute) -> Conv:
+    return Conv(channels_in, channels_out, size, compute, padding=(size - 1) // 2)
 
 
 def _level(config: UNetConfig, i: int, *, mid: bool = False) -> Level:

@@ -28,8 +28,6 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "cross_attention_norm": (None,),
     "reverse_transformer_layers_per_block": (None,),
     "dropout": (0.0,),  # diffusers would apply it in training
-    "conv_in_kernel": (3,),
-    "conv_out_kernel": (3,),
 }
 # upcast_attention: our softmax is float32 in any case (in diffusers the default kernel ignores it as well).
 # The rest: options of diffusers' Flax classes, which chose a dtype and a kernel.
@@ -86,6 +84,8 @@ class UNetConfig:
     addition_time_embed_dim: int | None = None
     projection_class_embeddings_input_dim: int | None = None
     time_embedding_dim: int | None = None
+    conv_in_kernel: int = choice(1, 3, 5, 7, default=3)
+    conv_out_kernel: int = choice(1, 3, 5, 7, default=3)
 
     @classmethod
     def from_dict(cls, source: Mapping[str, Any]) -> UNetConfig:

@@ -37,7 +37,7 @@ TEXT_TIME = {
 }
 VARIANTS = {
     "SD 1": SD1,
-    "SD 1 with two layers": SD1 | {"layers_per_block": 2},
+    "SD 1 with two layers": SD1 | {"layers_per_block": 2, "act_fn": "mish"},
     "SD 2.1-v": SD2,
     "inpainting": SD1 | {"in_channels": 9},
     "numbers per block": SD2 | {"layers_per_block": (1, 2, 1), "transformer_layers_per_block": (1, 2, 3)},
@@ -46,7 +46,8 @@ VARIANTS = {
     "only cross-attention everywhere": SD1 | {"only_cross_attention": True},
     "sines first, shifted": SD1 | {"flip_sin_to_cos": False, "freq_shift": 1},
     "centred input, scaled mid block": SD1 | {"center_input_sample": True, "mid_block_scale_factor": 1.4},
-    "other activation, eps, padding": SD1 | {"act_fn": "mish", "norm_eps": 1e-3, "downsample_padding": 0},
+    "other kernels": SD1 | {"conv_out_kernel": 1, "conv_in_kernel": 5},
+    "other eps and padding": SD1 | {"norm_eps": 1e-3, "downsample_padding": 0},
     "no mid block, own time width": SD1 | {"mid_block_type": None, "time_embedding_dim": 20},
     "one level": SD1 | {
         "block_out_channels": (8,),
