@@ -61,9 +61,10 @@ class Sampler:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} is {value!r}; expected an integer, {least} or more.")
-        if self.begin >= self.num_inference_steps:
+        if self.begin >= self.num_inference_steps or not self.calls:
             raise ValueError(
-                f"begin is {self.begin}, but there are {self.num_inference_steps} steps: at least one must be left."
+                f"begin is {self.begin}, but there are {self.num_inference_steps} steps, or fewer with "
+                "lambda_min_clipped: at least one must be left."
             )
         _check_finite(self)
 

@@ -175,7 +175,7 @@ def test_numbers_of_steps_that_are_not_positive_integers_are_refused(steps):
         make_sampler(SD15, steps)
 
 
-@pytest.mark.parametrize("begin, message", [(-1, "begin is -1"), (10, "begin is 10, but there are 10 steps")])
+@pytest.mark.parametrize("begin, message", [(-1, "begin is -1"), (10, "begin is 10, but there are 10 steps, or fewer")])
 def test_a_begin_outside_the_steps_is_refused(begin, message):
     with pytest.raises(ValueError, match=message):
         make_sampler(SD15, 10, begin=begin)

@@ -57,9 +57,8 @@ def test_a_run_calls_the_model_with_timesteps_of_the_right_type_and_the_index():
         assert set(seen) == {(jnp.dtype(kind), (), ())}
 
 
-@pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m_sde"])
-def test_a_picture_does_not_depend_on_the_rows_beside_it(name):
-    sampler = make_sampler(STABLE_DIFFUSION, 5, name=name)
+def test_a_picture_does_not_depend_on_the_rows_beside_it():
+    sampler = make_sampler(STABLE_DIFFUSION, 5, name="dpmpp_2m_sde")
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(jax.random.key(1), (3, 4, 4, 2)) * sampler.init_noise_sigma
     together = run(sampler, denoise, x, keys)
@@ -129,11 +128,9 @@ def test_outputs_in_bfloat16_are_sampled_in_float32():
     np.testing.assert_array_equal(low, rounded)
 
 
-@pytest.mark.parametrize("shape", [(2,), (2, 5), (1, 3, 4, 5, 2)])
+@pytest.mark.parametrize("shape", [(2,), (1, 3, 4, 5, 2)])
 def test_samples_may_have_any_shape(shape):
     for name in CLASSES:
-        if CONFIGS[name].get("thresholding") and len(shape) == 1:
-            continue  # a row needs entries to take a quantile of
         sampler = make_sampler(CONFIGS[name], 5)
         state = sampler.init(jnp.ones(shape))
         for i in sampler.calls[:2]:
@@ -179,12 +176,8 @@ def test_a_true_denoiser_of_one_picture_brings_every_sampler_to_it():
     picture = jnp.asarray(np.tanh(normal(9)).transpose(CHANNELS_LAST))
     for name in CLASSES:
         sampler = make_sampler(CONFIGS[name] | {"set_alpha_to_one": True}, 12)
-        signal, noise, scale = (jnp.asarray(table) for table in (sampler.plan.signal, sampler.plan.noise, jnp.ones(40)))
-        if sampler.plan.input_scale is not None:
-            scale = jnp.asarray(sampler.plan.input_scale)
-
-        def eps(x, t, i, signal=signal, noise=noise, scale=scale):
-            return (x / scale[i] - signal[i] * picture) / noise[i]
-
-        x = jax.random.normal(jax.random.key(2), picture.shape) * sampler.init_noise_sigma
-        np.testing.assert_allclose(run(sampler, eps, x, jax.random.key(0)), picture, atol=0.02, err_msg=name)
+        state = sampler.init(normal(2).transpose(CHANNELS_LAST) * np.float32(sampler.init_noise_sigma))
+        for i in sampler.calls:
+            eps = (state.x - sampler.plan.signal[i] * picture) / sampler.plan.noise[i]
+            state = sampler.step(state, i, eps, normal(1, i).transpose(CHANNELS_LAST))
+        np.testing.assert_allclose(sampler.x(state), picture, atol=0.02, err_msg=name)
