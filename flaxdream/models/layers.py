@@ -16,6 +16,7 @@ from flaxdream.models import remat
 from flaxdream.models.attention import IMPLEMENTATIONS
 from flaxdream.models.convolution import conv2d
 from flaxdream.models.normalization import group_norm, layer_norm
+from flaxdream.models.products import add_vector, linear
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
@@ -66,8 +67,8 @@ class Linear(nnx.Module):
         self.dtype = compute.dtype
 
     def __call__(self, x: Float[Array, "*rows i"]) -> Float[Array, "*rows o"]:
-        y = jnp.dot(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
-        return y if self.bias is None else y + _along_last(self.bias[...].astype(self.dtype), y.ndim)
+        y = linear(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        return y if self.bias is None else add_vector(y, self.bias[...].astype(self.dtype))
 
 
 class Conv(nnx.Module):
@@ -90,7 +91,7 @@ class Conv(nnx.Module):
     def __call__(self, x_bhwc: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
         kernel = self.kernel[...].astype(self.dtype)
         y_bhwc = conv2d(x_bhwc.astype(self.dtype), kernel, self.stride, self.padding)
-        return y_bhwc + _along_last(self.bias[...].astype(self.dtype), 4)
+        return add_vector(y_bhwc, self.bias[...].astype(self.dtype))
 
 
 class GroupNorm(nnx.Module):
@@ -133,10 +134,6 @@ class Nothing(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return x
-
-
-def _along_last(vector: Array, ndim: int) -> Array:
-    return vector.reshape((1,) * (ndim - 1) + (-1,))
 
 
 def _parameter(shape: tuple[int, ...], compute: Compute) -> nnx.Param:

@@ -1,40 +1,100 @@
-"""Group and layer normalization: statistics in float32, two-pass variance as torch computes it."""
+"""Group and layer normalization: statistics in float32, two-pass variance as torch computes it.
+
+Both have written backward passes: they keep the input and a few statistics instead of several arrays of its size, and
+they sum along whole channels, never inside a group, whose few channels no machine likes as an innermost axis.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from flaxdream.arrays import Array, Float
+from flaxdream.models.products import sum_over_rows
+
+Kept = tuple[Array, Array, Array, Array, Array]
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def group_norm(
     x_bhwc: Float[Array, "b *space c"],
-    scale_c: Float[Array, "c"],
-    bias_c: Float[Array, "c"],
+    scale_c: Float[Array, " c"],
+    bias_c: Float[Array, " c"],
     groups: int,
     eps: float,
 ) -> Float[Array, "b *space c"]:
-    """Normalized over space and the channels of each group, then scaled and shifted, as torch.nn.GroupNorm."""
-    b, c = x_bhwc.shape[0], x_bhwc.shape[-1]
-    x_bpgc = x_bhwc.astype(jnp.float32).reshape(b, -1, groups, c // groups)
-    mean_b1g1 = x_bpgc.mean((1, 3), keepdims=True)
-    centred = x_bpgc - mean_b1g1
-    variance_b1g1 = jnp.square(centred).mean((1, 3), keepdims=True)
-    y_bpc = (centred * jax.lax.rsqrt(variance_b1g1 + eps)).reshape(b, -1, c)
-    y_bpc = y_bpc * scale_c.astype(jnp.float32)[None, None] + bias_c.astype(jnp.float32)[None, None]
-    return y_bpc.astype(x_bhwc.dtype).reshape(x_bhwc.shape)
+    """Normalized over space and each group's channels, then scaled and shifted, as torch.nn.GroupNorm."""
+    return _group_forward(x_bhwc, scale_c, bias_c, groups, eps)[0]
 
 
+def _group_forward(x_bhwc: Array, scale_c: Array, bias_c: Array, groups: int, eps: float) -> tuple[Array, Kept]:
+    x_bpc = _flat(x_bhwc)
+    mean_b1c = _group_mean(x_bpc.mean(1), groups)[:, None]
+    variance_bc = _group_mean(jnp.square(x_bpc - mean_b1c).mean(1), groups)
+    root_b1c = lax.rsqrt(variance_bc + eps)[:, None]
+    y_bpc = (x_bpc - mean_b1c) * (root_b1c * _row(scale_c, 3)) + _row(bias_c, 3)
+    y_bhwc = y_bpc.astype(x_bhwc.dtype).reshape(x_bhwc.shape)
+    return y_bhwc, (x_bhwc, scale_c, bias_c, mean_b1c, root_b1c)
+
+
+def _group_backward(groups: int, eps: float, kept: Kept, dy_bhwc: Array) -> tuple[Array, Array, Array]:
+    x_bhwc, scale_c, bias_c, mean_b1c, root_b1c = kept
+    dy_bpc = _flat(dy_bhwc)
+    normal_bpc = (_flat(x_bhwc) - mean_b1c) * root_b1c
+    pixels = dy_bpc.shape[1]
+    dbias_bc, dscale_bc = dy_bpc.sum(1), (dy_bpc * normal_bpc).sum(1)
+    mean_dy_b1c = _group_mean(dbias_bc * _row(scale_c, 2), groups)[:, None] / pixels
+    slope_b1c = _group_mean(dscale_bc * _row(scale_c, 2), groups)[:, None] / pixels
+    dx_bpc = root_b1c * (dy_bpc * _row(scale_c, 3) - mean_dy_b1c - normal_bpc * slope_b1c)
+    dx_bhwc = dx_bpc.astype(x_bhwc.dtype).reshape(x_bhwc.shape)
+    return dx_bhwc, sum_over_rows(dscale_bc).astype(scale_c.dtype), sum_over_rows(dbias_bc).astype(bias_c.dtype)
+
+
+group_norm.defvjp(_group_forward, _group_backward)
+
+
+def _flat(x_bhwc: Array) -> Array:
+    return x_bhwc.astype(jnp.float32).reshape(x_bhwc.shape[0], -1, x_bhwc.shape[-1])
+
+
+def _group_mean(x_bc: Array, groups: int) -> Array:
+    """Each channel's value replaced by the mean over its group."""
+    b, c = x_bc.shape
+    return jnp.repeat(x_bc.reshape(b, groups, c // groups).mean(-1), c // groups, axis=1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def layer_norm(
-    x: Float[Array, "*rows d"], scale_d: Float[Array, "d"], bias_d: Float[Array, "d"], eps: float
+    x: Float[Array, "*rows d"], scale_d: Float[Array, " d"], bias_d: Float[Array, " d"], eps: float
 ) -> Float[Array, "*rows d"]:
     """Normalized over the last axis, then scaled and shifted, as torch.nn.LayerNorm."""
+    return _layer_forward(x, scale_d, bias_d, eps)[0]
+
+
+def _layer_forward(x: Array, scale_d: Array, bias_d: Array, eps: float) -> tuple[Array, Kept]:
     x32 = x.astype(jnp.float32)
-    centred = x32 - x32.mean(-1, keepdims=True)
-    normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
-    ones = (1,) * (x.ndim - 1)
-    y = normal * scale_d.astype(jnp.float32).reshape(*ones, -1) + bias_d.astype(jnp.float32).reshape(
-        *ones, -1
-    )
-    return y.astype(x.dtype)
+    mean = x32.mean(-1, keepdims=True)
+    root = lax.rsqrt(jnp.square(x32 - mean).mean(-1, keepdims=True) + eps)
+    y = (x32 - mean) * root * _row(scale_d, x.ndim) + _row(bias_d, x.ndim)
+    return y.astype(x.dtype), (x, scale_d, bias_d, mean, root)
+
+
+def _layer_backward(eps: float, kept: Kept, dy: Array) -> tuple[Array, Array, Array]:
+    x, scale_d, bias_d, mean, root = kept
+    dy32 = dy.astype(jnp.float32)
+    normal = (x.astype(jnp.float32) - mean) * root
+    dnormal = dy32 * _row(scale_d, x.ndim)
+    centred = dnormal - dnormal.mean(-1, keepdims=True)
+    dx = root * (centred - normal * (dnormal * normal).mean(-1, keepdims=True))
+    dscale_d, dbias_d = sum_over_rows(dy32 * normal), sum_over_rows(dy32)
+    return dx.astype(x.dtype), dscale_d.astype(scale_d.dtype), dbias_d.astype(bias_d.dtype)
+
+
+layer_norm.defvjp(_layer_forward, _layer_backward)
+
+
+def _row(vector: Array, ndim: int) -> Array:
+    return vector.astype(jnp.float32).reshape((1,) * (ndim - 1) + (-1,))

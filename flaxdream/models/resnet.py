@@ -8,6 +8,7 @@ from flax import nnx
 
 from flaxdream.arrays import Array, Float
 from flaxdream.models.layers import ACTIVATIONS, Compute, Conv, GroupNorm, Linear
+from flaxdream.models.products import add_vector
 
 
 class ResnetBlock2D(nnx.Module):
@@ -44,7 +45,7 @@ class ResnetBlock2D(nnx.Module):
         act = ACTIVATIONS[self.act_fn]
         y_bhwc = self.conv1(act(self.norm1(x_bhwc)))
         if self.time_emb_proj is not None and temb_bd is not None:
-            y_bhwc = y_bhwc + self.time_emb_proj(act(temb_bd))[:, None, None]
+            y_bhwc = add_vector(y_bhwc, self.time_emb_proj(act(temb_bd)))
         y_bhwc = self.conv2(act(self.norm2(y_bhwc)))
         if self.conv_shortcut is not None:
             x_bhwc = self.conv_shortcut(x_bhwc)
