@@ -26,7 +26,11 @@ RUNTIME = [
     "PyYAML>=6",
     "tqdm>=4.66",
 ]
+TENSORBOARD = ["tensorboardX>=2.6.4"]  # writes the event files; `pip install tensorboard` shows them
+WANDB = ["wandb>=0.19"]
 TEST = [
+    *TENSORBOARD,
+    *WANDB,
     "torch==2.13.0",
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -48,7 +52,13 @@ setup(
     packages=find_packages(include=["flaxdream", "flaxdream.*"]),
     package_data={"flaxdream": ["assets/**/*", "py.typed"]},
     install_requires=RUNTIME,
-    extras_require={"tpu": ["jax[tpu]>=0.10"], "cuda": ["jax[cuda13]>=0.10"], "test": TEST},
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10"],
+        "cuda": ["jax[cuda13]>=0.10"],
+        "tensorboard": TENSORBOARD,
+        "wandb": WANDB,
+        "test": TEST,
+    },
     entry_points={"console_scripts": ["flaxdream = flaxdream.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
