@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flaxdream.cli.flags import parse
-from flaxdream.config import SampleConfig, read_yaml, sample_problems, write_yaml
+from flaxdream.cli.yaml_file import read_yaml, write_yaml
+from flaxdream.config import SampleConfig, sample_problems
 
 
 def yaml_file(tmp_path, text):

@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from flaxdream.config import read_yaml
+from flaxdream.cli.yaml_file import read_yaml
 
 
 def parse(cls: type, argv: Sequence[str], command: str) -> Any:

@@ -1,0 +1,38 @@
+"""What the checks of all configs share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+SECRETS = frozenset({"hub_token"})  # fields that are written and shown nowhere
+
+
+def nearest_multiple(value: int, of: int) -> int:
+    """The positive multiple of `of` that is nearest to the value."""
+    return max(of, round(value / of) * of)
+
+
+def below(config: Any, names: Iterable[str], least: float) -> list[str]:
+    """A line for each named field whose value is below `least` (None is not), or is not a finite number."""
+    return [
+        f"--{name} {value} must be {least:g} or more."
+        for name in names
+        if (value := getattr(config, name)) is not None and not least <= value < float("inf")
+    ]
+
+
+def outside(config: Any, names: Iterable[str], low: float, high: float) -> list[str]:
+    """A line for each named field whose value is not in low..high (None is)."""
+    return [
+        f"--{name} {value} must lie in {low:g}..{high:g}."
+        for name in names
+        if (value := getattr(config, name)) is not None and not low <= value <= high
+    ]
+
+
+def suggestion(word: str, choices: Sequence[str]) -> str:
+    """`; perhaps you meant 'x'`, or nothing."""
+    close = difflib.get_close_matches(word, choices, n=1)
+    return f"; perhaps you meant {close[0]!r}" if close else ""
