@@ -70,7 +70,8 @@ class Interruption:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._in_main_thread)
-        threading.Thread(target=self._receive, name="signals", daemon=True).start()
+        self._receiver = threading.Thread(target=self._receive, name="signals", daemon=True)
+        self._receiver.start()
         self._receiving = True
         return self
 
@@ -84,13 +85,14 @@ class Interruption:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not Python's
         self._previous = {}
         signal.set_wakeup_fd(self._wakeup)
-        os.close(self._writer)  # ends the thread, which closes the other end
+        os.close(self._writer)  # ends the thread
+        self._receiver.join()
+        os.close(self._reader)
 
     def _receive(self) -> None:
         while data := os.read(self._reader, 1):
             if data[0] in SIGNALS:
                 self._note(data[0])
-        os.close(self._reader)
 
     def _note(self, number: int) -> None:
         if not self._code:

@@ -441,6 +441,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_runs_killed_at_random_moments_leave_complete_checkpoints_alone(tmp_path):
     moments, last, leftovers = random.Random(7), 0, set()
     wanted = {"step": jnp.zeros((), jnp.int32), "w": {str(i): jnp.zeros((512, 256)) for i in range(8)}}
