@@ -1,12 +1,13 @@
-"""Settings from YAML and flags."""
+"""Settings from YAML files and back."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from flaxdream.cli.flags import parse
 from flaxdream.cli.yaml_file import read_yaml, write_yaml
-from flaxdream.config import SampleConfig, sample_problems
+from flaxdream.config import DreamBoothConfig, SampleConfig
 
 
 def yaml_file(tmp_path, text):
@@ -40,32 +41,22 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
         read_yaml(yaml_file(tmp_path, text), SampleConfig)
 
 
-def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
-    path = yaml_file(tmp_path, "seed: 3\nguidance_scale: 2\n")
-    config = parse(SampleConfig, ["--seed", "7", f"--config={path}", "--prompt", "a", "b"], "sample")
-    assert (config.seed, config.guidance_scale, config.prompt) == (7, 2.0, ("a", "b"))
-    assert config.num_inference_steps == SampleConfig().num_inference_steps
-
-
 def test_a_written_config_reads_back_the_same(tmp_path):
     config = SampleConfig(prompt=("ein Fuchs, größer", "b"), guidance_scale=1e-6, height=64)
     write_yaml(tmp_path / "c.yaml", config)
     assert SampleConfig(**read_yaml(tmp_path / "c.yaml", SampleConfig)) == config
 
 
-def test_an_unknown_flag_ends_the_program_with_a_suggestion(capsys):
-    with pytest.raises(SystemExit) as stop:
-        parse(SampleConfig, ["--guidance_scal", "3"], "sample")
-    assert stop.value.code == 2
-    assert "--guidance_scale" in capsys.readouterr().err
+def test_a_dreambooth_config_reads_back_the_same_and_shows_no_token(tmp_path):
+    config = DreamBoothConfig(
+        instance_prompt="sks", learning_rate=2e-6, cache_latents="no", mixed_precision="no", snr_gamma=5.0,
+        optimizer_args=("momentum=0.9",), validation_prompt=("a: b", "no"), stop_text_encoder_training=0.5,
+    )  # fmt: skip
+    write_yaml(tmp_path / "c.yaml", replace(config, hub_token="hf_secret"))
+    assert "hf_secret" not in (tmp_path / "c.yaml").read_text()
+    assert DreamBoothConfig(**read_yaml(tmp_path / "c.yaml", DreamBoothConfig)) == config
 
 
-def test_all_problems_of_the_settings_are_listed():
-    problems = sample_problems(SampleConfig(height=100, num_inference_steps=0, guidance_rescale=2.0))
-    text = "\n".join(problems)
-    for part in (
-        "--pretrained_model_name_or_path is missing", "No prompt", "--height 100", "nearest: 96",
-        "--num_inference_steps 0", "--guidance_rescale 2.0",
-    ):  # fmt: skip
-        assert part in text
-    assert not sample_problems(SampleConfig(pretrained_model_name_or_path="m", prompt=("a",), height=64))
+def test_bare_yes_and_no_are_words_where_the_field_has_words(tmp_path):
+    path = yaml_file(tmp_path, "cache_latents: yes\nmixed_precision: no\nuse_ema: yes\n")
+    assert read_yaml(path, DreamBoothConfig) == {"cache_latents": "yes", "mixed_precision": "no", "use_ema": True}
