@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from flaxdream.cli.flags import parse, parse_training
@@ -68,3 +71,17 @@ def test_an_unknown_flag_does_not_hide_the_refused_ones(capsys):
     assert stop.value.code == 2
     shown = capsys.readouterr().err
     assert "--resolution" in shown and "LoRA is not built yet" in shown
+
+
+def test_the_help_of_dreambooth_imports_no_jax_and_nothing_else_that_is_slow():
+    slow = ("jax", "flax", "optax", "orbax", "numpy", "PIL", "transformers", "huggingface_hub")
+    program = (
+        "import sys\n"
+        "from flaxdream.cli.flags import parse_training\n"
+        "from flaxdream.config import DreamBoothConfig, dreambooth_problems\n"
+        "try: parse_training(DreamBoothConfig, ['--help'], 'dreambooth', dreambooth_problems)\n"
+        f"finally: print(sorted(set({slow}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+    assert "--instance_prompt" in done.stdout

@@ -1,0 +1,37 @@
+"""The files in configs/: the real parser takes each, and each holds only what differs from the defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flaxdream.cli.flags import parse_training
+from flaxdream.cli.yaml_file import read_yaml
+from flaxdream.config import DreamBoothConfig, batch_problems, dreambooth_notes, dreambooth_problems
+
+FOLDER = Path(__file__).parent.parent / "configs"
+DEVICES = {"v3-8": 8, "v4-8": 4, "v5e-8": 8, "gpu-24gb": 1, "gpu-40gb": 1, "gpu-80gb": 1, "cpu-quickstart": 1}
+SUBJECT = ["--pretrained_model_name_or_path=m", "--instance_data_dir=i", "--instance_prompt=a photo of sks dog"]
+
+
+def test_there_is_a_dreambooth_recipe_for_each_machine():
+    assert {path.stem for path in FOLDER.glob("dreambooth-*")} == {f"dreambooth-{machine}" for machine in DEVICES}
+
+
+@pytest.mark.parametrize("machine", DEVICES)
+def test_a_dreambooth_recipe_is_ready_to_run_and_repeats_no_default(machine):
+    path = FOLDER / f"dreambooth-{machine}.yaml"
+    config = parse_training(DreamBoothConfig, [*SUBJECT, f"--config={path}"], "dreambooth", dreambooth_problems).config
+    assert batch_problems(config, DEVICES[machine]) == dreambooth_notes(config) == []
+    given = read_yaml(path, DreamBoothConfig)
+    assert {name: value for name, value in given.items() if getattr(DreamBoothConfig, name) == value} == {}
+
+
+@pytest.mark.parametrize("machine", DEVICES)
+def test_the_header_of_a_recipe_has_its_command_and_says_what_was_measured(machine):
+    header = "".join(
+        line[1:] for line in (FOLDER / f"dreambooth-{machine}.yaml").read_text().splitlines() if line.startswith("#")
+    )
+    assert f"flaxdream dreambooth --config configs/dreambooth-{machine}.yaml" in header
+    assert "measured" in header
