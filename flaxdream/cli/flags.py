@@ -78,7 +78,8 @@ def source_lines(config: Any, argv: Sequence[str], file: Mapping[str, Any], path
 def _setting(config: Any, name: str, file: Mapping[str, Any]) -> str:
     if name in SECRETS:
         return f"{name} (not shown)"
-    overruled = f" (not {_shown(file[name])} of the file)" if name in file else ""
+    is_overruled = name in file and file[name] != getattr(config, name)
+    overruled = f" (not {_shown(file[name])} of the file)" if is_overruled else ""
     return f"{name} {_shown(getattr(config, name))}{overruled}"
 
 
