@@ -108,8 +108,8 @@ def _named_betas(config: Mapping[str, Any]) -> Float[np.ndarray, " T"]:
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise ValueError(f"{key} is {value!r}; expected a number from 0 to 1, such as 0.00085 or 0.012.")
     if name == "linear":
-        return _torch_linspace(start, end, length)
-    return _torch_linspace(start**0.5, end**0.5, length) ** 2
+        return torch_linspace(start, end, length)
+    return torch_linspace(start**0.5, end**0.5, length) ** 2
 
 
 def _trained_betas(values: Any, length: Any) -> Float[np.ndarray, " T"]:
@@ -135,7 +135,7 @@ def _cosine_betas(length: int) -> Float[np.ndarray, " T"]:
     return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999).astype(np.float32)
 
 
-def _torch_linspace(start: float, end: float, length: int) -> Float[np.ndarray, " T"]:
+def torch_linspace(start: float, end: float, length: int) -> Float[np.ndarray, " T"]:
     """`length` float32 numbers from start to end, as torch rounds them.
 
     torch counts the second half down from the end, with a fused multiply-add wherever the processor has one;

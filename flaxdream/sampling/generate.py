@@ -52,7 +52,7 @@ class Settings:
     on_call: Callable[[Any], None] | None = None  # told the index of each network call, from the device
 
 
-def initial_latents(key_b: Key[Array, b], shape_chw: tuple[int, int, int]) -> Float[Array, "b h w c"]:
+def initial_latents(key_b: Key[Array, " b"], shape_chw: tuple[int, int, int]) -> Float[Array, "b h w c"]:
     """Unit normal latents, a row a key: what a batch of one of the diffusers Flax pipeline draws from it.
 
     Drawn in the order of channels first, and so independent of the batch that the row is in.
@@ -69,7 +69,7 @@ def _chw_normal(key: Key[Array, ""], shape_bchw: tuple[int, ...]) -> Float[Array
     return jax.random.normal(key, shape_bchw, jnp.float32).transpose(0, 2, 3, 1)
 
 
-def sampler_keys(key_b: Key[Array, b]) -> Key[Array, b]:
+def sampler_keys(key_b: Key[Array, " b"]) -> Key[Array, " b"]:
     """The keys from which a stochastic sampler draws, given the keys of the pictures."""
     return jax.vmap(lambda key: jax.random.fold_in(key, SAMPLER_NOISE))(key_b)
 
@@ -80,8 +80,8 @@ def generate(
     ids_bs: Int[Array, "b s"],
     negative_ids_bs: Int[Array, "b s"],
     latents_bhwc: Float[Array, "b h w c"],
-    noise_key_b: Key[Array, b],
-    guidance_scale_b: Float[Array, b],
+    noise_key_b: Key[Array, " b"],
+    guidance_scale_b: Float[Array, " b"],
     *,
     networks: Networks,
     sampler: Sampler,

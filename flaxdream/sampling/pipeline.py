@@ -47,7 +47,7 @@ class FlaxStableDiffusionPipeline:
         variant: str | None = None,
     ):
         self.networks, self.tokenizer, self.source, self.variant = networks, tokenizer, source, variant
-        self.scheduler = dict(scheduler)
+        self.scheduler = _as_diffusers_samples(scheduler)
         self.vae_scale_factor = networks.downscale
         self.mesh = placement.local_mesh()
         # What the diffusers class had and notebooks read.
@@ -111,7 +111,7 @@ class FlaxStableDiffusionPipeline:
         The folder appears whole or not at all; PyTorch diffusers loads it.
         """
         trees = {name: params[name] for name in COMPONENTS}
-        own = model_dir.read_model_dir(self.source).configs["scheduler"]
+        own = _as_diffusers_samples(model_dir.read_model_dir(self.source).configs["scheduler"])
         configs = {} if self.scheduler == own else {"scheduler": self.scheduler}
         model_dir.write_model_dir(
             save_directory, params=trees, source=self.source, configs=configs, variant=self.variant
@@ -294,6 +294,15 @@ class FlaxStableDiffusionPipeline:
         if min(size) <= 0 or any(side % scale for side in size):
             raise ValueError(f"height {size[0]} and width {size[1]} must be positive multiples of {scale} pixels.")
         return size
+
+
+def _as_diffusers_samples(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """The scheduler config with the two corrections that PyTorch's StableDiffusionPipeline makes to old ones.
+
+    A steps_offset of 0 (what a missing one means) ends a step too late; clip_sample (on, where DDIM's and DDPM's
+    is missing) clips latents as if they were pixels.
+    """
+    return {**scheduler, "steps_offset": 1, "clip_sample": False}
 
 
 def _networks(configs: Mapping[str, Any], attention: str, **compute: Any) -> core.Networks:

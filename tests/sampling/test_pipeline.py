@@ -178,6 +178,20 @@ def test_a_second_call_of_the_same_shape_compiles_nothing(ours):
     assert generate._cache_size() == compiled
 
 
+def test_old_scheduler_configs_are_corrected_as_torch_corrects_them(tmp_path):
+    import diffusers
+
+    twin = torch_pipeline("tiny", tmp_path / "tokenizer-files")
+    twin.scheduler = diffusers.DDIMScheduler()
+    twin.save_pretrained(tmp_path / "model")
+    (tmp_path / "model/scheduler/scheduler_config.json").write_text('{"_class_name": "DDIMScheduler"}')
+    pipeline, _ = FlaxStableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    with pytest.warns(FutureWarning):
+        again = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
+    for option in ("steps_offset", "clip_sample"):
+        assert pipeline.scheduler[option] == again.scheduler.config[option]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

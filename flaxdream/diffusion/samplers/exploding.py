@@ -22,7 +22,7 @@ def sigma_grid(options: Options, steps: int) -> tuple[Float[np.ndarray, " steps"
     table = levels.sigmas(options)
     t = levels.timesteps(options, steps).astype(np.float32)
     if getattr(options, "interpolation_type", "linear") == "log_linear":
-        sigmas = np.exp(schedule._torch_linspace(np.log(table[-1]), np.log(table[0]), steps + 1))
+        sigmas = np.exp(schedule.torch_linspace(np.log(table[-1]), np.log(table[0]), steps + 1))
     else:
         sigmas = np.interp(t, np.arange(len(table)), table)
     if isinstance(options, SigmaOptions):

@@ -1,0 +1,132 @@
+"""The denoising loss of latent diffusion, shared by every recipe that trains a UNet.
+
+Rows bring `pixels` (live) or `mean` and `logvar` (cached moments), and `caption_index`; the frozen tree brings
+`ids` (token ids of all captions) or `context` (their cached states). Both ways give the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flaxdream.arrays import Array, Float, Key, Params
+from flaxdream.diffusion.loss import (
+    debiased_weight,
+    huber_threshold,
+    loss_per_row,
+    min_snr_weight,
+    offset_noise,
+    perturbed_noise,
+    row_noise,
+)
+from flaxdream.diffusion.process import add_noise, check_prediction_type, target
+from flaxdream.diffusion.schedule import alpha_bar_from_config
+from flaxdream.models.network import Network
+from flaxdream.training.step import Batch, LossOfRows
+
+# What a row's key is folded with: each draw has an address of its own.
+LATENT, NOISE, TIMESTEP, OFFSET, PERTURBATION = range(5)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the loss is made of; the names are the flags'."""
+
+    prediction_type: str = "epsilon"
+    snr_gamma: float | None = None
+    debiased_estimation_loss: bool = False
+    noise_offset: float = 0.0
+    input_perturbation: float = 0.0
+    loss_type: str = "l2"
+    huber_c: float = 0.1
+    huber_schedule: str = "snr"
+
+    def __post_init__(self) -> None:
+        check_prediction_type(self.prediction_type)
+
+
+def draws(key_b: Key[Array, " b"], purpose: int) -> Key[Array, " b"]:
+    """The keys of the rows for one purpose."""
+    return jax.vmap(jax.random.fold_in, (0, None))(key_b, purpose)
+
+
+def timesteps(key_b: Key[Array, " b"], length: int) -> Array:
+    """A uniform timestep for each row, 0 to length - 1."""
+    return jax.vmap(lambda key: jax.random.randint(key, (), 0, length))(draws(key_b, TIMESTEP))
+
+
+def make_loss_of_rows(
+    unet: Network,
+    vae: Network,
+    text_encoder: Network,
+    scheduler: Mapping[str, Any],
+    objective: Objective,
+) -> LossOfRows:
+    """The loss for `make_train_step`: trees are `unet`, `text_encoder` and `vae`, each trained or frozen."""
+    alpha_bar_T = alpha_bar_from_config(scheduler)
+
+    def loss_of_rows(trained: Params, frozen: Params, rows: Batch, key_b: Array) -> Float[Array, " b"]:
+        params = {**frozen, **trained}
+        x0 = _latents(params, rows, draws(key_b, LATENT), vae)
+        t_b = timesteps(key_b, len(alpha_bar_T))
+        alpha_bar_b = jnp.asarray(alpha_bar_T)[t_b]
+        eps = row_noise(draws(key_b, NOISE), x0.shape[1:])
+        eps = offset_noise(eps, draws(key_b, OFFSET), objective.noise_offset)
+        mixed = perturbed_noise(eps, draws(key_b, PERTURBATION), objective.input_perturbation)
+        out = unet(params["unet"], add_noise(x0, mixed, alpha_bar_b), t_b, _context(params, rows, text_encoder))
+        wanted = target(objective.prediction_type, x0, eps, alpha_bar_b)
+        return _weighted(objective, out, wanted, alpha_bar_b, t_b, len(alpha_bar_T))
+
+    return loss_of_rows
+
+
+def _latents(params: Params, rows: Batch, key_b: Array, vae: Network) -> Float[Array, "b h w c"]:
+    """A draw from the latent distribution of each row, scaled for the UNet, float32."""
+    if "mean" in rows:
+        mean, logvar = rows["mean"], rows["logvar"]
+    else:
+        mean, logvar = vae(params["vae"], rows["pixels"], method="moments")
+        mean, logvar = jax.lax.stop_gradient((mean, logvar))
+    z = mean + jnp.exp(0.5 * logvar) * row_noise(key_b, mean.shape[1:])
+    return (z - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
+def _context(params: Params, rows: Batch, text_encoder: Network) -> Float[Array, "b s d"]:
+    if "context" in params:
+        return params["context"][rows["caption_index"]]
+    return text_encoder(params["text_encoder"], params["ids"][rows["caption_index"]]).states_bsd
+
+
+def _weighted(
+    objective: Objective, out: Array, wanted: Array, alpha_bar_b: Array, t_b: Array, length: int
+) -> Float[Array, " b"]:
+    huber_b = None
+    if objective.loss_type in ("huber", "smooth_l1"):
+        huber_b = huber_threshold(objective.huber_schedule, objective.huber_c, alpha_bar_b, t_b, length)
+    loss_b = loss_per_row(out, wanted, objective.loss_type, huber_b)
+    if objective.snr_gamma is not None:
+        loss_b = loss_b * min_snr_weight(alpha_bar_b, objective.snr_gamma, objective.prediction_type)
+    if objective.debiased_estimation_loss:
+        loss_b = loss_b * debiased_weight(alpha_bar_b, objective.prediction_type)
+    return loss_b
+
+
+def encode_pictures(vae: Network, params: Params, pixels_bHWc: np.ndarray) -> tuple[Array, Array]:
+    """Mean and log variance of pictures in -1..1: what live rows compute in every step, computed once."""
+    return _moments(vae, params, pixels_bHWc)
+
+
+_moments = jax.jit(lambda vae, params, pixels: vae(params, pixels, method="moments"), static_argnums=0)
+
+
+def encode_captions(text_encoder: Network, params: Params, ids_bs: np.ndarray) -> Array:
+    """Text states of all captions: what live rows compute in every step, computed once."""
+    return _states(text_encoder, params, ids_bs)
+
+
+_states = jax.jit(lambda text_encoder, params, ids: text_encoder(params, ids).states_bsd, static_argnums=0)
