@@ -82,6 +82,18 @@ def import_orbax() -> Any:
     return orbax.checkpoint
 
 
+def array_handler(orbax: Any) -> Any:
+    """What writes and reads the flat dict.
+
+    Not compressed: zstd takes four times as long, for 7 % less on the disk. And each shard is taken whole from one
+    device; cut into parts from all devices that have it, a replicated state would need a compilation for each
+    shape and part, and memory for the parts, at the first save.
+    """
+    kinds = orbax.type_handlers
+    registry = kinds.create_type_handler_registry((jax.Array, kinds.ArrayHandler(use_replica_parallel=False)))
+    return orbax.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=registry)
+
+
 def _is_not_from_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in Path(record.pathname).parts
 
@@ -99,7 +111,7 @@ def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
     }
     arguments = orbax.args.PyTreeRestore(shapes, restore_args=to, partial_restore=True)
     try:
-        with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
+        with orbax.Checkpointer(array_handler(orbax)) as checkpointer:
             arrays = checkpointer.restore(path, args=arguments)
     except Exception as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):

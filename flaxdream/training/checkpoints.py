@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from flaxdream.arrays import PyTree
 from flaxdream.training import checkpoint_files as files
 from flaxdream.training.checkpoint_arrays import (
+    array_handler,
     describe,
     import_orbax,
     named_leaves,
@@ -127,9 +128,7 @@ class Checkpoints:
     def _start(self, step: int, arrays: dict[str, jax.Array]) -> None:
         orbax = import_orbax()
         if self._orbax is None:
-            # Weights hardly compress: zstd would take four times as long, for 7 % less on the disk.
-            handler = orbax.PyTreeCheckpointHandler(use_compression=False)
-            self._orbax = orbax.AsyncCheckpointer(handler, timeout_secs=TIMEOUT)
+            self._orbax = orbax.AsyncCheckpointer(array_handler(orbax), timeout_secs=TIMEOUT)
         if _is_primary():
             self._folder.mkdir(parents=True, exist_ok=True)
             files.clear_leftovers(self._folder)

@@ -112,17 +112,18 @@ def test_a_state_comes_back_bit_for_bit_on_any_number_of_devices(tmp_path, saved
     assert names(tmp_path) == ["checkpoint-3"]
 
 
-def test_a_state_that_is_donated_right_after_the_save_is_saved_as_it_was(tmp_path):
+@pytest.mark.parametrize("place", [on_one, on_eight])
+def test_a_state_that_is_donated_right_after_the_save_is_saved_as_it_was(tmp_path, place):
     step = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1 if x.dtype == jnp.float32 else x, tree), donate_argnums=0)
-    now = state(0)
+    now = place(state(0))
     with Checkpoints(tmp_path) as checkpoints:
         for i in range(3):
             checkpoints.save(i, now, {})
             for _ in range(3):
                 now = step(now)
-    expected = state(0)
+    expected = place(state(0))
     for i in range(3):
-        back, _ = restore_checkpoint(tmp_path / f"checkpoint-{i}", abstract(state(0)))
+        back, _ = restore_checkpoint(tmp_path / f"checkpoint-{i}", abstract(place(state(0))))
         assert_same(back, expected)
         for _ in range(3):
             expected, back = step(expected), step(back)  # a restored state can be donated, too
