@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flaxdream.cli.flags import parse_training
-from flaxdream.cli.yaml_file import read_yaml
+from flaxdream.config.yaml_file import read_yaml
 from flaxdream.config import DreamBoothConfig, batch_problems, dreambooth_notes, dreambooth_problems
 
 FOLDER = Path(__file__).parent.parent / "configs"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import tyro
 
 from flaxdream.cli.translate import translate
-from flaxdream.cli.yaml_file import read_yaml
+from flaxdream.config.yaml_file import read_yaml
 from flaxdream.config.checks import SECRETS
 
 WIDTH = 118

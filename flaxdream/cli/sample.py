@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,15 @@ def draw(config: SampleConfig, requests: list[Any]) -> None:
         f"model loaded in {time.perf_counter() - start:.1f} s on {jax.device_count()} x {jax.devices()[0].device_kind}"
     )
     start = time.perf_counter()
-    drawn = draw_requests(pipeline, params, requests, config)
+    drawn = pipeline.draw(
+        params,
+        requests,
+        guidance_rescale=config.guidance_rescale,
+        sampler=config.sampler,
+        clip_skip=config.clip_skip,
+        batch_size=config.sample_batch_size,
+        vae_tiling=config.vae_tiling,
+    )
     seconds = time.perf_counter() - start
 
     folder = Path(config.output_dir)
@@ -95,35 +102,6 @@ def draw(config: SampleConfig, requests: list[Any]) -> None:
     captions = [f"{request.prompt} ({request.seed})" for request in requests]
     save_png(sheet, contact_sheet(drawn, captions), {"model": config.pretrained_model_name_or_path})
     print(f"{len(drawn)} pictures in {seconds:.1f} s, compiling included; all of them on one sheet: {sheet}")
-
-
-def draw_requests(pipeline: Any, params: Any, requests: list[Any], config: SampleConfig) -> list[Any]:
-    """The pictures of the requests, in order; those of one size and step count are drawn together."""
-
-    def kind(item: tuple[int, Any]) -> tuple[int, int, int, bool]:
-        request = item[1]
-        return request.height or 0, request.width or 0, request.num_inference_steps, request.guidance_scale > 1
-
-    drawn: dict[int, Any] = {}
-    for _, members in groupby(sorted(enumerate(requests), key=kind), key=kind):
-        numbers, group = zip(*members)
-        pictures = pipeline.generate(
-            [request.prompt for request in group],
-            params,
-            negative_prompts=[request.negative_prompt for request in group],
-            seeds=[request.seed for request in group],
-            num_inference_steps=group[0].num_inference_steps,
-            guidance_scale=[request.guidance_scale for request in group],
-            guidance_rescale=config.guidance_rescale,
-            height=group[0].height,
-            width=group[0].width,
-            sampler=config.sampler,
-            clip_skip=config.clip_skip,
-            batch_size=config.sample_batch_size,
-            vae_tiling=config.vae_tiling,
-        )
-        drawn.update(zip(numbers, pictures))
-    return [drawn[number] for number in range(len(requests))]
 
 
 def first_free_number(folder: Path) -> int:

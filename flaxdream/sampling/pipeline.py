@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from flaxdream.sampling import generate as core
 from flaxdream.sampling import pictures, placement
 from flaxdream.sampling import progress as progress_
 from flaxdream.sampling.pictures import Picture
+from flaxdream.sampling.prompts import Request
 from flaxdream.weights import hub, model_dir
 from flaxdream.weights.tokenizer import read_tokenizer, tokenize
 
@@ -247,6 +249,36 @@ class FlaxStableDiffusionPipeline:
                 )  # fmt: skip
                 drawn += pictures.numpy_to_pil(np.asarray(images))[: count - start]
         return drawn
+
+    def draw(self, params: Params, requests: Sequence[Request], **options: Any) -> list[Picture]:
+        """The picture of each request, in order; those of one size and step count are drawn together.
+
+        Requests must be filled in but for their size; `options` are those of `generate` that are alike for all.
+        """
+
+        def kind(item: tuple[int, Request]) -> tuple[int, int, int, bool]:
+            request = item[1]
+            return (
+                request.height or 0, request.width or 0, request.num_inference_steps or 0,
+                (request.guidance_scale or 0) > 1,
+            )  # fmt: skip
+
+        drawn: dict[int, Picture] = {}
+        for (height, width, steps, _), members in groupby(sorted(enumerate(requests), key=kind), key=kind):
+            numbers, group = zip(*members)
+            pictures_of_group = self.generate(
+                [request.prompt for request in group],
+                params,
+                negative_prompts=[request.negative_prompt or "" for request in group],
+                seeds=[request.seed or 0 for request in group],
+                num_inference_steps=steps,
+                guidance_scale=[request.guidance_scale or 0.0 for request in group],
+                height=height or None,
+                width=width or None,
+                **options,
+            )
+            drawn.update(zip(numbers, pictures_of_group))
+        return [drawn[number] for number in range(len(requests))]
 
     def replicate(self, params: Params) -> Params:
         """The parameters on every device of this host; at no cost where they are already."""

@@ -20,6 +20,12 @@ def model(tmp_path_factory):
     return folder
 
 
+def opened(path):
+    with Image.open(path) as picture:
+        picture.load()
+        return picture
+
+
 def sample(model, out, *flags):
     return main(
         ["sample", "--pretrained_model_name_or_path", str(model), "--output_dir", str(out)]
@@ -31,7 +37,7 @@ def test_pictures_and_a_sheet_are_written_with_their_settings(model, tmp_path, c
     assert sample(model, tmp_path, "--prompt", "a fox", "a dog", "--seed", "5", "--sampler", "euler") == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["00000-seed5.png", "00001-seed6.png", "sheet-00000.png"]
-    text = Image.open(tmp_path / names[1]).text
+    text = opened(tmp_path / names[1]).text
     assert text["prompt"] == "a dog" and text["seed"] == "6" and text["sampler"] == "euler"
     assert text["num_inference_steps"] == "2" and text["width"] == "128"
     assert "sheet-00000.png" in capsys.readouterr().out
@@ -49,7 +55,7 @@ def test_a_prompts_file_sets_size_seed_and_steps_line_by_line(model, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a fox --w 64 --h 128 --d 9 --s 3\na dog\na cat --l 1 --n blurry\n")
     assert sample(model, tmp_path / "out", "--prompts_file", str(prompts)) == 0
-    pictures = [Image.open(path) for path in sorted((tmp_path / "out").glob("0*.png"))]
+    pictures = [opened(path) for path in sorted((tmp_path / "out").glob("0*.png"))]
     assert [picture.size for picture in pictures] == [(64, 128), (128, 128), (128, 128)]
     assert pictures[0].text["num_inference_steps"] == "3" and pictures[0].text["seed"] == "9"
     assert pictures[2].text["negative_prompt"] == "blurry"

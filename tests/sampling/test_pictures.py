@@ -25,7 +25,9 @@ def test_a_single_picture_needs_no_batch_axis():
 def test_a_png_carries_its_settings(tmp_path):
     path = tmp_path / "a.png"
     save_png(path, Image.new("RGB", (4, 4)), {"prompt": "größer --n x", "seed": 7})
-    assert Image.open(path).text == {"prompt": "größer --n x", "seed": "7"}
+    with Image.open(path) as picture:
+        text = picture.text
+    assert text == {"prompt": "größer --n x", "seed": "7"}
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 

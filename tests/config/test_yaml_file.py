@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from flaxdream.cli.yaml_file import read_yaml, write_yaml
 from flaxdream.config import DreamBoothConfig, SampleConfig
+from flaxdream.config.yaml_file import read_yaml, write_yaml
 
 
 def yaml_file(tmp_path, text):

@@ -1,0 +1,97 @@
+"""The loop, in order: data, step, the metrics of the step before, pictures, checkpoint. The device never waits."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from flaxdream.training.step import Batch, State
+
+
+class DivergedError(RuntimeError):
+    """The loss or the gradient norm is not finite; the state was not saved."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What happens around the steps. `step` is always the number of steps taken."""
+
+    watch: Callable[[int, Mapping[str, float]], None]
+    preview: Callable[[int, State], None]
+    preview_due: Callable[[int], bool]
+    save: Callable[[int, State], None]
+    save_due: Callable[[int], bool]
+    stopped: Callable[[], bool]
+    last_good: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The final state and how the time went, in seconds."""
+
+    state: State
+    step: int
+    stopped: bool
+    seconds: float
+    data_seconds: float  # waiting for the next batch: the device may have been idle
+
+
+def run(
+    train_step: Callable[..., tuple[State, dict[str, Any]]],
+    state: State,
+    frozen: Any,
+    batches: Iterator[Batch],
+    *,
+    start: int,
+    stop: int,
+    hooks: Hooks,
+) -> Outcome:
+    """Takes the steps from `start` up to `stop`, or until `hooks.stopped`.
+
+    A step's metrics are read while the next one runs, so nothing waits; before a picture or a checkpoint they are
+    read at once, so that a state that is not finite is never saved.
+    """
+    began, data_seconds = time.perf_counter(), 0.0
+    pending: tuple[int, dict[str, Any]] | None = None
+
+    def flush() -> None:
+        nonlocal pending
+        if pending is not None:
+            (step, metrics), pending = pending, None
+            hooks.watch(step, _finite(step, jax.device_get(metrics), hooks.last_good))
+
+    step, stopped = start, False
+    while step < stop and not stopped:
+        asked = time.perf_counter()
+        batch = next(batches)
+        data_seconds += time.perf_counter() - asked
+        state, metrics = train_step(state, frozen, batch)
+        flush()
+        step += 1
+        pending = (step, metrics)
+        stopped = hooks.stopped()
+        if hooks.preview_due(step) and not stopped:
+            flush()
+            hooks.preview(step, state)
+        if hooks.save_due(step) or stopped or step == stop:
+            flush()
+            hooks.save(step, state)
+    return Outcome(state, step, stopped, time.perf_counter() - began, data_seconds)
+
+
+def _finite(step: int, metrics: Mapping[str, Any], last_good: Callable[[], str]) -> dict[str, float]:
+    values = {name: float(value) for name, value in metrics.items()}
+    checked = ("loss",) if "loss_scale" in values else ("loss", "grad_norm")  # a scaled step skips what overflows
+    bad = [f"{name} {values[name]}" for name in checked if not math.isfinite(values[name])]
+    if bad:
+        raise DivergedError(
+            f"step {step} gave {' and '.join(bad)}, so training stops and this state is not saved. "
+            f"Last good checkpoint: {last_good()}. Try a lower --learning_rate, --max_grad_norm 1, or "
+            "--mixed_precision bf16 instead of fp16."
+        )
+    return values

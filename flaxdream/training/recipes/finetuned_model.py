@@ -1,0 +1,93 @@
+"""The model that a run trains: its networks, what trains and what does not, and where each lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from flaxdream.arrays import Params
+from flaxdream.config.training import TrainConfig
+from flaxdream.models import build
+from flaxdream.sampling.generate import Networks
+from flaxdream.sampling.pipeline import FlaxStableDiffusionPipeline
+from flaxdream.sampling.placement import local_mesh, on_every_device
+from flaxdream.training.mesh import param_shardings, replicated
+from flaxdream.weights import hub, model_dir
+from flaxdream.weights.params import read_params
+from flaxdream.weights.tokenizer import read_tokenizer
+
+DTYPES = {"no": jnp.float32, "bf16": jnp.bfloat16, "fp16": jnp.float16}
+
+
+@dataclass(frozen=True)
+class FinetunedModel:
+    """`trained` are float32 masters, `frozen` have the type that is computed in."""
+
+    networks: Networks
+    pipeline: FlaxStableDiffusionPipeline
+    folder: Path
+    trained: Params
+    frozen: Params
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The model's scheduler config, as its file has it."""
+        return model_dir.read_model_dir(self.folder).configs["scheduler"]
+
+
+def model_folder(config: TrainConfig) -> Path:
+    """The folder of the model to start from, with every component: they are carried over to the result."""
+    return hub.model_folder(
+        config.pretrained_model_name_or_path,
+        revision=config.revision,
+        variant=config.variant,
+        token=config.hub_token,
+        cache_dir=config.cache_dir,
+    )
+
+
+def load(config: TrainConfig, folder: Path, mesh: Mesh) -> FinetunedModel:
+    """Reads each component straight to its type and place."""
+    model = model_dir.read_model_dir(folder)
+    dtype = DTYPES[config.mixed_precision]
+    names = ("unet", "text_encoder") if config.train_text_encoder else ("unet",)
+    networks = Networks(
+        unet=build(model.configs["unet"], dtype=dtype, remat=config.remat, attention=config.attention),
+        text_encoder=build(
+            model.configs["text_encoder"],
+            dtype=dtype,
+            param_dtype=jnp.float32 if "text_encoder" in names else dtype,
+            remat=config.remat if "text_encoder" in names else "none",
+        ),
+        vae=build(model.configs["vae"], dtype=dtype, param_dtype=dtype),
+    )
+    trained = {name: _read(model, config, name, networks, mesh, trains=True) for name in names}
+    frozen = {name: _read(model, config, name, networks, mesh, trains=False) for name in ("text_encoder", "vae")}
+    frozen = {name: tree for name, tree in frozen.items() if name not in trained}
+    tokenizer = read_tokenizer(config.tokenizer_name or folder / "tokenizer")
+    pipeline = FlaxStableDiffusionPipeline(networks, tokenizer, model.configs["scheduler"], folder, config.variant)
+    return FinetunedModel(networks, pipeline, folder, trained, frozen)
+
+
+def _read(
+    model: model_dir.ModelDir, config: TrainConfig, name: str, networks: Networks, mesh: Mesh, *, trains: bool
+) -> Params:
+    shapes = getattr(networks, name).shapes
+    place = param_shardings(shapes, mesh) if trains else replicated(mesh)
+    if name == "vae" and config.pretrained_vae_name_or_path is not None:
+        return read_params(config.pretrained_vae_name_or_path, shapes, sharding=place)
+    return model.read_params(name, shapes, variant=config.variant, sharding=place)
+
+
+def local_copy(tree: Any, mesh: Mesh) -> Any:
+    """The tree whole on every device of this host, wherever it lies on the mesh; hosts do not wait for each other."""
+    whole = jax.jit(lambda leaves: leaves, out_shardings=replicated(mesh))(tree)
+    if jax.process_count() == 1:
+        return whole
+    here = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+    return jax.device_put(here, on_every_device(local_mesh()))
