@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from flaxdream.config import SECRETS
 from flaxdream.training.metrics_file import MetricsFile
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # tracker: the package that it needs
 DEFAULT = "tensorboard"  # as in the diffusers scripts
-SECRETS = frozenset({"hub_token", "token"})  # settings that are shown nowhere
 
 
 class Tracker(Protocol):
