@@ -53,8 +53,10 @@ class Run:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run went to its end; the summary is written there."""
-        return bool(self.summary) and self.summary.get("completed", True) is not False
+        """Whether the run went to its end, where its summary is written; one of an earlier, longer run is none."""
+        ended = bool(self.summary) and self.summary.get("completed", True) is not False
+        steps = self.summary.get("steps")
+        return ended and not (isinstance(steps, int) and self.last_step is not None and self.last_step < steps)
 
 
 def read_run(folder: str | Path) -> Run:

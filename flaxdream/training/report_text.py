@@ -27,18 +27,19 @@ def headline(run: Run) -> tuple[str, str]:
     rows = run.metrics
     if rows and isinstance(rows[-1].get("time"), int | float):
         words.append(time.strftime("%Y-%m-%d", time.gmtime(rows[-1]["time"])))
-    return trigger(run) or run.folder.resolve().name, " · ".join(words)
+    learnt = run.summary.get("instance_prompts")
+    more = len(set(map(str, learnt))) - 1 if isinstance(learnt, list) and not run.settings.get("instance_prompt") else 0
+    title = trigger(run) or run.folder.resolve().name
+    return title + (f" and {more} more" if more > 0 else ""), " · ".join(words)
 
 
 def trigger(run: Run) -> str:
-    """The prompt that the model learnt; of several concepts all; a validation prompt where there is none."""
-    prompt = run.settings.get("instance_prompt")
-    if isinstance(prompt, str) and prompt.strip():
-        return prompt.strip()
-    prompts = run.summary.get("instance_prompts")
-    if isinstance(prompts, list) and prompts:
-        return ", ".join(map(str, prompts))
-    return next((row.prompt for validation in run.validations for row in validation.rows if row.prompt), "")
+    """The prompt that the model learnt, the first of several; a validation prompt where there is none."""
+    prompts = [run.settings.get("instance_prompt")]
+    summarized = run.summary.get("instance_prompts")
+    prompts += summarized if isinstance(summarized, list) else []
+    prompts += [row.prompt for validation in run.validations for row in validation.rows]
+    return next((prompt.strip() for prompt in prompts if isinstance(prompt, str) and prompt.strip()), "")
 
 
 def status(run: Run) -> str:
@@ -62,7 +63,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     if losses:
         mean = running_mean(np.array(losses, np.float64))
         yield "Loss", f"{mean[0]:.3g} → {mean[-1]:.3g}" if len(mean) > 1 else f"{mean[0]:.3g}"
-    seconds = _number(run.summary, "seconds")
+    seconds = _number(run.summary, "total_seconds", "seconds")
     times = [row["time"] for row in run.metrics if isinstance(row.get("time"), int | float)]
     if seconds is not None:
         yield "Time", duration(seconds)
@@ -175,7 +176,7 @@ def _row(name: str, *values: str) -> str:
 
 def _quantity(name: str) -> str:
     """What is measured, without the unit, which the value has."""
-    return name.replace("seconds", "time").replace("_bytes", "").replace("_", " ")
+    return name.replace("seconds", "time").removesuffix("_bytes").replace("_", " ")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -186,9 +187,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, value
 
 
-def _number(values: Mapping[str, Any], name: str) -> float | None:
-    value = values.get(name)
-    return float(value) if isinstance(value, int | float) else None
+def _number(values: Mapping[str, Any], *names: str) -> float | None:
+    """The first that is there and a number."""
+    return next((float(values[name]) for name in names if isinstance(values.get(name), int | float)), None)
 
 
 def _short(model: str) -> str:

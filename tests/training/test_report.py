@@ -187,6 +187,15 @@ def test_each_piece_alone_makes_a_report(tmp_path, kind):
     assert Page(write_report(tmp_path)).text
 
 
+def test_the_summary_of_an_earlier_longer_run_makes_no_run_finished(tmp_path):
+    log(tmp_path, [(1, {"loss": 0.5})])
+    (tmp_path / "summary.json").write_text('{"steps": 2, "instance_prompts": ["a fox", "a cat", "a cat"]}')
+    page = Page(write_report(tmp_path))
+    assert "not finished: step 1" in page.text and page.text.startswith("a fox and 1 more")
+    log(tmp_path, [(2, {"loss": 0.5})])
+    assert "not finished" not in Page(write_report(tmp_path)).text
+
+
 def test_damaged_files_are_left_out(tmp_path):
     log(tmp_path, [(1, {"loss": 0.5})])
     for name in ("config.yaml", "summary.json", "model_index.json"):
