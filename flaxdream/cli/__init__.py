@@ -10,6 +10,7 @@ import flaxdream
 
 COMMANDS = {
     "sample": "draw pictures from prompts",
+    "dreambooth": "teach a model a subject from a few pictures",
     "random_model": "write a model with random weights, to try commands and machines without a download",
 }
 USAGE_ERROR = 2
