@@ -37,6 +37,10 @@ class RowSource(Protocol):
     def batch_rows(self) -> int:
         """Rows of a global batch, the same at every step."""
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which each picture comes once, or as often as the source repeats it."""
+
     def __len__(self) -> int:
         """How many pictures there are; their indices are 0 to len - 1."""
 

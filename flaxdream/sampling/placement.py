@@ -48,7 +48,7 @@ def drop_device_axis(params: Params, mesh: Mesh) -> Params:
 
 def as_keys(prng_seed: Any) -> Key[Array, "*d"]:
     """Typed random keys from what `jax.random.PRNGKey` and `split` return, or from typed keys."""
-    seed = prng_seed if isinstance(prng_seed, jax.Array) else np.asarray(prng_seed)
+    seed: Any = prng_seed if isinstance(prng_seed, jax.Array) else np.asarray(prng_seed)
     if jax.numpy.issubdtype(seed.dtype, jax.dtypes.prng_key):
         return seed
     if seed.dtype != np.uint32 or seed.shape[-1:] != (2,):

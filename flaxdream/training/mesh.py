@@ -51,7 +51,8 @@ def param_shardings(shapes: Shapes, mesh: Mesh) -> Any:
 def local_rows(mesh: Mesh, rows: int) -> list[int]:
     """The rows of a global batch that lie on this process's devices, in order."""
     spread = rows_sharding(mesh).addressable_devices_indices_map((rows,))
-    return sorted({row for (part,) in spread.values() if part is not None for row in range(*part.indices(rows))})
+    parts = [index[0] for index in spread.values() if index is not None]
+    return sorted({row for part in parts for row in range(*part.indices(rows))})
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Array]:
