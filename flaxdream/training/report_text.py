@@ -70,9 +70,8 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     elif len(times) > 1:
         yield "Time, pauses included", duration(times[-1] - times[0])
     speeds = [row["images_per_second"] for row in run.metrics if isinstance(row.get("images_per_second"), int | float)]
-    speed = _number(run.summary, "images_per_second")
-    if speed is None and speeds:
-        speed = float(np.median(speeds))
+    # The median, because a mean counts compiling and drawing too.
+    speed = float(np.median(speeds)) if speeds else _number(run.summary, "images_per_second")
     yield "Images per second", "" if speed is None else number(speed)
     for name, key in (("Peak memory", "peak_memory_bytes"), ("Waiting for the host", "host_wait_share")):
         value = run.summary.get(key)
