@@ -6,7 +6,9 @@ that names, shapes and dtypes are compared before a byte is read, and that a par
 
 from __future__ import annotations
 
+import functools
 import logging
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,11 +76,18 @@ def restore_checkpoint(
     return jax.tree.unflatten(jax.tree.structure(abstract_state), arrays.values()), saved.extra
 
 
+@functools.cache
 def import_orbax() -> Any:
-    """orbax.checkpoint, imported when first needed (0.8 s), and without its lines in the user's terminal."""
+    """orbax.checkpoint, imported when first needed (0.8 s), and without its lines in the user's terminal.
+
+    When a write fails, that is its log, and what becomes of the other writes: the failure is raised by the save.
+    """
     import orbax.checkpoint
 
-    logging.getLogger("absl").addFilter(_is_not_from_orbax)
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
+    logging.getLogger("asyncio").addFilter(_is_no_lost_write)
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None if _is_late_write(unraisable) else hook(unraisable)
     return orbax.checkpoint
 
 
@@ -94,8 +103,14 @@ def array_handler(orbax: Any) -> Any:
     return orbax.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=registry)
 
 
-def _is_not_from_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in Path(record.pathname).parts
+def _is_no_lost_write(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return not ("never retrieved" in message and "orbax" in message)
+
+
+def _is_late_write(unraisable: sys.UnraisableHookArgs) -> bool:
+    error = unraisable.exc_value
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed" and unraisable.object is None
 
 
 def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:

@@ -347,7 +347,7 @@ if sys.argv[2] == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 checkpoints = Checkpoints(sys.argv[1], 2)
 checkpoints.save(1, {"x": jnp.ones(1000)}, {})
-checkpoints.save(2, {"x": jnp.ones(1_000_000)}, {})
+checkpoints.save(2, {str(i): jnp.ones(100_000) for i in range(10)}, {})
 try:
     checkpoints.save(3, {"x": jnp.ones(1000)}, {})
 except CheckpointNotSavedError as error:
