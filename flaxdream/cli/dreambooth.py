@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +16,14 @@ def main(argv: Sequence[str]) -> int:
 
     if config.compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache_dir).expanduser()))
+    from flaxdream.training.checkpoints import CheckpointNotSavedError
+    from flaxdream.training.loop import DivergedError
     from flaxdream.training.recipes.dreambooth import train_dreambooth
 
     for line in (*sources, *notes, *dreambooth_notes(config)):
         print(line)
-    return train_dreambooth(config)
+    try:
+        return train_dreambooth(config)
+    except (DivergedError, CheckpointNotSavedError) as error:
+        print(f"flaxdream dreambooth: {error}", file=sys.stderr)
+        return 1

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import tyro
 
 from flaxdream.cli.translate import translate
-from flaxdream.config.yaml_file import read_yaml
 from flaxdream.config.checks import SECRETS
+from flaxdream.config.yaml_file import read_yaml
 
 WIDTH = 118
 

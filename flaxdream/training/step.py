@@ -27,12 +27,12 @@ Groups = Callable[[Batch], dict[str, Float[Array, " b"]]]  # name -> 1 for the r
 
 
 def init_state(
-    params: Params, optimizer: optax.GradientTransformation, *, ema: bool = False, loss_scaling: bool = False
+    params: Params, optimizer: optax.GradientTransformation, *, ema: Any = None, loss_scaling: bool = False
 ) -> State:
-    """The state before the first step."""
+    """The state before the first step; `ema` is the type of the average, None for no average."""
     state: State = {"step": jnp.zeros((), jnp.int32), "params": params, "opt_state": optimizer.init(params)}
-    if ema:
-        state["ema"] = init_ema(params)
+    if ema is not None:
+        state["ema"] = init_ema(params, ema)
     if loss_scaling:
         state["loss_scale"] = init_loss_scale()
     return state

@@ -93,7 +93,7 @@ def train_ours(model, batches, **options):
     )
     ema = {} if options.get("ema") else None
     step = jax.jit(make_train_step(loss, optimizer, seed=SEED, ema=ema))
-    state = init_state({name: params[name] for name in groups}, optimizer, ema=ema is not None)
+    state = init_state({name: params[name] for name in groups}, optimizer, ema=None if ema is None else jnp.float32)
     frozen = {name: tree for name, tree in params.items() if name not in groups} | {"ids": jnp.asarray(ids)}
     losses = []
     for batch in batches:

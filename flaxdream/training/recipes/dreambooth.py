@@ -9,11 +9,13 @@ from flaxdream.data.concept_pictures import Gathered, gather
 from flaxdream.data.concepts import Concept, concept_problems, concepts_from_json, concepts_from_kohya
 from flaxdream.data.dreambooth import DreamBoothRows
 from flaxdream.data.folders import check_pictures
+from flaxdream.diffusion.samplers import scheduler_config
 from flaxdream.training.mesh import make_mesh
 from flaxdream.training.recipes import finetuned_model
 from flaxdream.training.recipes.class_pictures import draw_missing, with_defaults
 from flaxdream.training.recipes.finetuning import finetune, total_steps
 from flaxdream.training.recipes.previews import validation_requests
+from flaxdream.training.trackers import tracker_names
 from flaxdream.weights.model_dir import read_model_dir
 
 
@@ -30,10 +32,15 @@ def train_dreambooth(config: DreamBoothConfig) -> int:
     broken = check_pictures((picture.path for picture in gathered.pictures), num_workers=config.dataloader_num_workers)
     if broken and not config.skip_broken_images:
         problems += [f"{problem} (--skip_broken_images goes on without it)" for problem in broken]
-    try:
-        validation_requests(config)
-    except ValueError as error:
-        problems.append(str(error))
+    for check in (
+        lambda: validation_requests(config),
+        lambda: tracker_names(config.report_to, config.hub_token),
+        lambda: [scheduler_config({}, name) for name in (config.validation_scheduler, config.class_sampler) if name],
+    ):
+        try:
+            check()
+        except ValueError as error:
+            problems.append(str(error))
     if problems:
         raise ValueError("these settings cannot be used:\n  " + "\n  ".join(problems))
 

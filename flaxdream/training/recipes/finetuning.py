@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+import statistics
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -64,18 +66,18 @@ def finetune(config: TrainConfig, model: FinetunedModel, source: RowSource, mesh
         write_yaml(folder / "config.yaml", config)
     run = _Run(config, model, source, mesh, steps)
     found = find_checkpoint(folder, config.resume_from_checkpoint)
-    with Checkpoints(folder, config.checkpoints_total_limit) as checkpoints, Interruption() as interruption:
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(folder, config.checkpoints_total_limit))
+        interruption = stack.enter_context(Interruption())
         state, start = run.start_state(checkpoints, found)
-        resumed = start if found else None
         trackers = None
         if primary:
             remove_validations_after(folder, start if found else -1)
-            trackers = Trackers(
-                config.report_to, folder, dataclasses.asdict(config), resumed,
-                logging_dir=config.logging_dir, project=config.tracker_project_name,
-            )  # fmt: skip
+            trackers = stack.enter_context(_trackers(config, start if found else None))
         frozen, batches = run.inputs(start)
-        progress = tqdm(total=steps, initial=start, desc="steps", disable=not primary, dynamic_ncols=True)
+        progress = stack.enter_context(
+            tqdm(total=steps, initial=start, desc="steps", disable=not primary, dynamic_ncols=True)
+        )
         watch = _Watch(run, progress, trackers)
 
         def preview(step: int, state: State) -> None:
@@ -84,32 +86,30 @@ def finetune(config: TrainConfig, model: FinetunedModel, source: RowSource, mesh
                 write_validation(folder, step, pictures, run.requests)
                 trackers.images(step, "validation", pictures, [request.prompt for request in run.requests])
 
-        def save(step: int, state: State) -> None:
-            checkpoints.save(step, state, run.extra())
+        def stopped() -> bool:
+            checkpoints.check()  # a save that failed in the background is said at once
+            return interruption.requested()
 
         hooks = loop.Hooks(
             watch=watch,
             preview=preview,
             preview_due=run.preview_due,
-            save=save,
+            save=lambda step, state: checkpoints.save(step, state, run.extra()),
             save_due=run.save_due,
-            stopped=interruption.requested,
+            stopped=stopped,
             last_good=lambda: str(checkpoints.latest() or "none"),
         )
         if run.requests and start == 0:
             preview(0, state)
         outcome = loop.run(run.compiled_step(), state, frozen, batches, start=start, stop=steps, hooks=hooks)
-        progress.close()
         checkpoints.wait()
-        if trackers is not None:
-            trackers.close(failed=False)
-        if outcome.stopped:
-            if primary:
-                print(f"stopped after step {outcome.step}; go on with --resume_from_checkpoint latest")
-            return interruption.exit_code
+    if outcome.stopped:
+        if primary:
+            print(f"stopped after step {outcome.step}; go on with --resume_from_checkpoint latest")
+        return interruption.exit_code
     if primary:
         run.export(outcome.state)
-        run.summarize(outcome, start)
+        run.summarize(outcome, watch)
         write_report(folder)
         print(f"model and report in {folder}; open {folder / 'report.html'}")
     return 0
@@ -147,10 +147,8 @@ class _Run:
         return state, int(state["step"])
 
     def _fresh(self, trained: Params) -> State:
-        state = init_state(
-            trained, self.optimizer, ema=self.ema is not None, loss_scaling=self.config.mixed_precision == "fp16"
-        )
-        return state
+        ema = self.config.ema_dtype if self.config.use_ema else None
+        return init_state(trained, self.optimizer, ema=ema, loss_scaling=self.config.mixed_precision == "fp16")
 
     def _shardings(self) -> Any:
         shapes = jax.eval_shape(self._fresh, self.model.trained)
@@ -276,20 +274,34 @@ class _Run:
             params.pop("text_encoder", None)
         write_model_dir(self.config.output_dir, params=params, source=self.model.folder, variant=self.config.variant)
 
-    def summarize(self, outcome: loop.Outcome, start: int) -> None:
-        """Writes summary.json."""
-        taken, rows = max(outcome.step - start, 1), self.source.batch_rows
+    def summarize(self, outcome: loop.Outcome, watch: _Watch) -> None:
+        """Writes summary.json; the speed is that of the median step, so compiling and pictures are left out."""
+        memory = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
         summary = {
             "steps": outcome.step,
             "seconds": round(outcome.seconds, 2),
             "total_seconds": round(time.perf_counter() - self.began, 2),
-            "images_per_second": round(taken * rows / max(outcome.seconds, 1e-9), 3),
+            "seconds_to_first_step": round(watch.first_step - self.began, 2) if watch.first_step else None,
+            "images_per_second": round(statistics.median(watch.speeds), 3) if watch.speeds else None,
             "host_wait_share": round(outcome.data_seconds / max(outcome.seconds, 1e-9), 4),
+            "peak_memory_bytes": max((peak for peak in memory if peak), default=None),
             "devices": jax.device_count(),
             "device_kind": jax.devices()[0].device_kind,
             "instance_prompts": list(self.source.captions)[:THUMBS],
         }
-        (Path(self.config.output_dir) / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+        known = {name: value for name, value in summary.items() if value is not None}
+        (Path(self.config.output_dir) / "summary.json").write_text(json.dumps(known, indent=1), encoding="utf-8")
+
+
+def _trackers(config: TrainConfig, resume_step: int | None) -> Trackers:
+    return Trackers(
+        config.report_to,
+        config.output_dir,
+        dataclasses.asdict(config),
+        resume_step,
+        logging_dir=config.logging_dir,
+        project=config.tracker_project_name,
+    )
 
 
 class _Watch:
@@ -298,11 +310,15 @@ class _Watch:
     def __init__(self, run: _Run, progress: tqdm, trackers: Trackers | None):
         self._run, self._progress, self._trackers = run, progress, trackers
         self._since = time.perf_counter()
+        self.speeds: list[float] = []  # pictures a second, a step each
+        self.first_step: float | None = None
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         now = time.perf_counter()
         speed = self._run.source.batch_rows / max(now - self._since, 1e-9)
         self._since = now
+        self.first_step = self.first_step or now
+        self.speeds.append(speed)
         self._progress.update()
         self._progress.set_postfix(loss=f"{metrics['loss']:.4f}", images_s=f"{speed:.2f}")
         if self._trackers is not None:
