@@ -18,4 +18,4 @@ $venv/bin/ruff check .
 $venv/bin/ruff format --check .
 $venv/bin/mypy
 if [ "${1:-}" = --fast ]; then shift; set -- -m "not slow" "$@"; fi
-exec $venv/bin/python -m pytest "$@"
+exec $venv/bin/python -m pytest -n 2 --dist loadfile "$@"
