@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flaxdream.cli.flags import parse_training
-from flaxdream.config.yaml_file import read_yaml
 from flaxdream.config import DreamBoothConfig, batch_problems, dreambooth_notes, dreambooth_problems
+from flaxdream.config.yaml_file import read_yaml
 
 FOLDER = Path(__file__).parent.parent / "configs"
 DEVICES = {"v3-8": 8, "v4-8": 4, "v5e-8": 8, "gpu-24gb": 1, "gpu-40gb": 1, "gpu-80gb": 1, "cpu-quickstart": 1}
