@@ -88,8 +88,17 @@ def loading(run: Run) -> str:
     except (OSError, ValueError):
         return ""
     where = str(run.settings.get("output_dir") or run.folder.resolve().name)
-    prompt = trigger(run) or "a prompt"
     kind = index.get("_class_name") if isinstance(index, dict) else None
+    ours, theirs = loading_code(kind, where, trigger(run) or "a prompt")
+    return (
+        '<section id="use"><h2>Draw with it</h2><div class="pair">'
+        f'<div><h3>flaxdream</h3><pre tabindex="0"><code>{escape(ours)}</code></pre></div>'
+        f'<div><h3>diffusers</h3><pre tabindex="0"><code>{escape(theirs)}</code></pre></div></div></section>'
+    )
+
+
+def loading_code(kind: Any, where: str, prompt: str) -> tuple[str, str]:
+    """Python that draws a picture with flaxdream, and with diffusers' class `kind`."""
     kind = kind if isinstance(kind, str) and kind.isidentifier() else "DiffusionPipeline"
     ours = (
         "from flaxdream import FlaxStableDiffusionPipeline\n\n"
@@ -103,11 +112,7 @@ def loading(run: Run) -> str:
         f"pictures = pipeline({prompt!r}).images\n"
         'pictures[0].save("picture.png")'
     )
-    return (
-        '<section id="use"><h2>Draw with it</h2><div class="pair">'
-        f'<div><h3>flaxdream</h3><pre tabindex="0"><code>{escape(ours)}</code></pre></div>'
-        f'<div><h3>diffusers</h3><pre tabindex="0"><code>{escape(theirs)}</code></pre></div></div></section>'
-    )
+    return ours, theirs
 
 
 def settings_tables(run: Run) -> str:

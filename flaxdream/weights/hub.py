@@ -122,7 +122,7 @@ def _fetched(model: str, where: dict[str, Any], variant: str | None, components:
     except ValueError:
         raise
     except Exception as error:  # the HTTP library differs between versions of huggingface_hub
-        if not _is_out_of_reach(error):
+        if not is_out_of_reach(error):
             raise
         where.pop("token")
         folder = _cached(model, where, f"the Hub is out of reach ({type(error).__name__}: {error})")
@@ -130,7 +130,8 @@ def _fetched(model: str, where: dict[str, Any], variant: str | None, components:
         return folder
 
 
-def _is_out_of_reach(error: Exception) -> bool:
+def is_out_of_reach(error: Exception) -> bool:
+    """Whether the error says that the Hub does not answer, or not now."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError | ConnectionError | TimeoutError):

@@ -34,6 +34,7 @@ from flaxdream.training.recipes.batches import cache_context, cache_moments, cac
 from flaxdream.training.recipes.finetuned_model import FinetunedModel, local_copy
 from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
 from flaxdream.training.recipes.previews import validation_requests
+from flaxdream.training.recipes.publishing import publish
 from flaxdream.training.report import write_report
 from flaxdream.training.resume import differences, find_checkpoint
 from flaxdream.training.run_pictures import remove_validations_after, write_thumbs, write_validation
@@ -112,6 +113,7 @@ def finetune(config: TrainConfig, model: FinetunedModel, source: RowSource, mesh
         run.summarize(outcome, watch)
         write_report(folder)
         print(f"model and report in {folder}; open {folder / 'report.html'}")
+        publish(config, folder, model.folder)
     return 0
 
 
