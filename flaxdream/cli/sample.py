@@ -21,6 +21,13 @@ def main(argv: Sequence[str]) -> int:
         requests = read_requests(config)
     except ValueError as error:
         problems.append(str(error))
+    if config.sampler is not None:
+        from flaxdream.diffusion.samplers import scheduler_config
+
+        try:
+            scheduler_config({}, config.sampler)
+        except ValueError as error:
+            problems.append(f"--sampler: {error}")
     if problems:
         raise ValueError("these settings cannot be used:\n  " + "\n  ".join(problems))
     draw(config, requests)

@@ -70,6 +70,7 @@ def test_a_prompts_file_sets_size_seed_and_steps_line_by_line(model, tmp_path):
         (["sampel"], 2, "perhaps you meant 'sample'"),
         (["sample", "--height", "100"], 2, "--height 100 is not a positive multiple of 8"),
         (["sample", "--prompts_file", "no.txt", "--prompt", "a"], 2, "no.txt cannot be read"),
+        (["sample", "--prompt", "a", "--sampler", "eular"], 2, "Perhaps you meant euler"),
         (["sample", "--config"], 2, "needs the path"),
         (["sample", "--pretrained_model_name_or_path", "/no/such/folder", "--prompt", "a"], 2, "/no/such/folder"),
         (["random_model"], 2, "--output_dir is missing"),
