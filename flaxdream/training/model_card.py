@@ -67,7 +67,7 @@ def _title(run: Run, config: TrainConfig, name: str) -> str:
     base = _model(config)
     steps = run.last_step or run.summary.get("steps")
     linked = f"[{escaped(base)}](https://huggingface.co/{base})" if _HUB_ID.fullmatch(base) else escaped(base)
-    what = "A subject taught by DreamBooth to" if dreambooth else "A fine-tuned version of"
+    what = "A subject taught by DreamBooth to the model" if dreambooth else "A fine-tuned version of the model"
     trained = "UNet and text encoder were" if config.train_text_encoder else "The UNet was"
     length = f" for {steps} steps" if steps else ""
     return f"# {escaped(name.rsplit('/', 1)[-1])}\n\n{what} {linked}. {trained} trained{length} with flaxdream.\n"

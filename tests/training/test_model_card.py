@@ -105,7 +105,7 @@ def test_licence_and_base_model_are_never_guessed(tmp_path):
     run = make_run(tmp_path / "run", config)
     front, body = parts(write_model_card(run, config, source=source))
     assert not front.keys() & {"license", "base_model", "instance_prompt"} and "dreambooth" not in front["tags"]
-    assert "of source. UNet and text encoder were trained" in body and "grid.png" not in body
+    assert "of the model source. UNet and text encoder were trained" in body and "grid.png" not in body
 
     (source / "README.md").write_text("license: mit\n")
     assert "license" not in parts(write_model_card(run, config, source=source))[0]
