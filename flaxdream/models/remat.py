@@ -1,6 +1,9 @@
 """Gradient checkpointing: named policies for what the forward pass keeps for the backward pass.
 
-Values and gradients are the same under every policy; only memory and time differ.
+Values and gradients are the same under every policy; only memory and time differ. As compiled for a TPU v5e, the
+gradient of a UNet of widths 64 and 128 (32 x 32 latents, batch 8, bfloat16) needs 523 MiB under "none"; "dots" 229 with
+9 % more operations, "blocks" 171 with 23 %, "full" 164 with 46 %. "offload" moved what it should (188 MiB of the
+inputs of blocks at widths 320 and 640, 64 x 64) but not the peak, which the attention of one block makes there.
 """
 
 from __future__ import annotations
