@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 
 from flaxdream.config import DreamBoothConfig, batch_problems, dreambooth_problems
@@ -17,6 +19,7 @@ from flaxdream.training.recipes.finetuning import finetune, total_steps
 from flaxdream.training.recipes.previews import validation_requests
 from flaxdream.training.trackers import tracker_names
 from flaxdream.weights.model_dir import read_model_dir
+from flaxdream.weights.push import repository_id
 
 
 def train_dreambooth(config: DreamBoothConfig) -> int:
@@ -35,6 +38,7 @@ def train_dreambooth(config: DreamBoothConfig) -> int:
     for check in (
         lambda: validation_requests(config),
         lambda: tracker_names(config.report_to, config.hub_token),
+        lambda: config.push_to_hub and repository_id(_hub_name(config), config.hub_token),
         lambda: [scheduler_config({}, name) for name in (config.validation_scheduler, config.class_sampler) if name],
     ):
         try:
@@ -67,6 +71,10 @@ def train_dreambooth(config: DreamBoothConfig) -> int:
         f"a step on {jax.device_count()} x {jax.devices()[0].device_kind}, {steps} steps",
     ])  # fmt: skip
     return finetune(config, finetuned_model.load(config, folder, mesh), source, mesh, steps)
+
+
+def _hub_name(config: DreamBoothConfig) -> str:
+    return config.hub_model_id or Path(config.output_dir).resolve().name
 
 
 def _concepts(config: DreamBoothConfig) -> tuple[list[Concept], list[str]]:
