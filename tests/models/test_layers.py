@@ -130,10 +130,10 @@ def test_upsampling_is_that_of_diffusers():
     assert_close(*both(ours, upsampling.Upsample2D(8, use_conv=True), draw(2, 5, 6, 8)), 1e-5)
 
 
-@pytest.mark.parametrize("old", range(1, 14))
+@pytest.mark.parametrize("old", [1, 2, 5, 13])
 def test_enlarging_repeats_the_rows_that_torch_repeats(old):
     x = draw(1, old, 3, 2)
-    for new in range(old, 2 * old + 2):
+    for new in (2 * old - 1, 2 * old):
         theirs = torch.nn.functional.interpolate(nchw(x), size=(new, 5), mode="nearest")
         np.testing.assert_array_equal(nearest(jax.numpy.asarray(x), (new, 5)), nhwc(theirs))
 
