@@ -1,0 +1,112 @@
+"""Every kernel of attention against torch, with gradients, masks and the shapes of Stable Diffusion."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from flaxdream.models.attention import CHUNK, IMPLEMENTATIONS, attention
+
+ANYWHERE = ("auto", "xla", "chunked")
+
+
+def tensors(length, keys, heads=2, width=8, dtype=np.float32):
+    generator = np.random.default_rng(length + keys)
+    return [generator.standard_normal((2, size, heads, width)).astype(dtype) for size in (length, keys, keys)]
+
+
+def torch_attention(q, k, v, mask=None):
+    heads_first = [torch.from_numpy(x).requires_grad_() for x in (q, k, v)]
+    out = torch.nn.functional.scaled_dot_product_attention(
+        *(x.transpose(1, 2) for x in heads_first), attn_mask=None if mask is None else torch.from_numpy(mask)
+    ).transpose(1, 2)
+    out.square().sum().backward()
+    return out.detach().numpy(), [x.grad.numpy() for x in heads_first]
+
+
+@pytest.mark.parametrize("implementation", ANYWHERE)
+@pytest.mark.parametrize(("length", "keys"), [(64, 64), (CHUNK + 88, CHUNK + 88), (2 * CHUNK, 77)])
+def test_results_and_gradients_equal_torch(implementation, length, keys):
+    inputs = tensors(length, keys)
+    want, want_grads = torch_attention(*inputs)
+
+    def total(*args):
+        out = attention(*args, implementation=implementation)
+        return jnp.square(out).sum(), out
+
+    (_, out), grads = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*inputs)
+    np.testing.assert_allclose(out, want, atol=1e-5)
+    for got, expected in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ANYWHERE)
+@pytest.mark.parametrize("kind", ["causal", "keys", "added", "per head"])
+def test_masks_equal_torch(implementation, kind):
+    length = CHUNK + 40
+    inputs = tensors(length, length)
+    generator = np.random.default_rng(0)
+    mask = {
+        "causal": np.tril(np.ones((length, length), bool))[None, None],
+        "keys": (generator.random((2, 1, 1, length)) > 0.3),
+        "added": generator.standard_normal((length, length)).astype(np.float32)[None, None],
+        "per head": generator.standard_normal((2, 2, length, length)).astype(np.float32),
+    }[kind]
+    want, _ = torch_attention(*inputs, mask=np.broadcast_to(mask, (2, 2, length, length)).copy())
+    np.testing.assert_allclose(attention(*inputs, mask=mask, implementation=implementation), want, atol=1e-5)
+
+
+def test_rows_spread_over_eight_devices_give_the_same():
+    q, k, v = (np.concatenate([x] * 4) for x in tensors(2 * CHUNK, 2 * CHUNK))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    spread = jax.jit(attention)(*(jax.device_put(x, rows) for x in (q, k, v)))
+    np.testing.assert_allclose(spread, attention(q, k, v), atol=1e-6)
+
+
+def test_chunks_never_hold_the_scores_of_all_queries():
+    length = 4 * CHUNK
+    q, k, v = tensors(length, length)
+
+    def bytes_at_once(implementation):
+        def loss(*args):
+            return attention(*args, implementation=implementation).sum()
+
+        compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(q, k, v).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    all_scores = 2 * 2 * length * length * 4
+    assert bytes_at_once("chunked") < all_scores <= bytes_at_once("xla")
+
+
+def test_half_precision_has_a_float32_softmax():
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in tensors(64, 64))
+    exact = attention(*(x.astype(jnp.float32) for x in (q, k, v)))
+    got = attention(q, k, v)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(got.astype(jnp.float32), exact, atol=2e-2)
+
+
+def test_what_cannot_run_here_is_refused_with_the_reason():
+    with pytest.raises(ValueError, match=r"float32; it takes bfloat16.*this is a cpu"):
+        attention(*tensors(8, 8), implementation="cudnn")
+    with pytest.raises(ValueError, match=", ".join(IMPLEMENTATIONS)):
+        attention(*tensors(8, 8), implementation="fast")
+
+
+def test_the_flash_kernel_equals_torch_in_the_interpreter():
+    from jax.experimental.pallas import tpu as pltpu
+
+    inputs = tensors(256, 256, width=40)
+    want, _ = torch_attention(*inputs)
+    with pltpu.force_tpu_interpret_mode():
+        got = attention(*inputs, implementation="flash")
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_layers_that_the_flash_kernel_cannot_take_are_plain():
+    q, k, v = tensors(256, 77)
+    np.testing.assert_array_equal(attention(q, k, v, implementation="flash"), attention(q, k, v, implementation="xla"))
