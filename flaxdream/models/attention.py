@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from flaxdream.arrays import Array, Float
+from flaxdream.models.attention_chunked import CHUNK, chunked
 
 IMPLEMENTATIONS = ("auto", "xla", "chunked", "cudnn", "flash")
-CHUNK = 512  # queries at a time
 CHUNKED_FROM = 1024 * 1024  # scores a head; 1024 tokens to themselves
 LANES = 128  # the flash kernel works on whole registers: tokens and head widths are multiples of it
 
@@ -52,7 +52,9 @@ def attention(
     if implementation == "cudnn":
         return _cudnn(q_blnk, k_bsnk, v_bsnk, scale, mask)
     if implementation == "chunked" and q_blnk.shape[1] > CHUNK:
-        return _chunked(q_blnk, k_bsnk, v_bsnk, scale, mask)
+        if mask is None:
+            return chunked(q_blnk, k_bsnk, v_bsnk, scale)
+        return _chunked_with_mask(q_blnk, k_bsnk, v_bsnk, scale, mask)
     return _plain(q_blnk, k_bsnk, v_bsnk, scale, mask)
 
 
@@ -74,7 +76,7 @@ def _plain(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, mask: Arra
     return jnp.einsum("bnls,bsnk->blnk", weights_bnls, v_bsnk)
 
 
-def _chunked(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, mask: Array | None) -> Array:
+def _chunked_with_mask(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, mask: Array) -> Array:
     b, length, n, width = q_blnk.shape
     count = -(-length // CHUNK)
     spare = count * CHUNK - length
@@ -82,7 +84,7 @@ def _chunked(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, mask: Ar
         jnp.pad(q_blnk, ((0, 0), (0, spare), (0, 0), (0, 0))).reshape(b, count, CHUNK, n, width), 1, 0
     )
     masks = None
-    if mask is not None and mask.ndim >= 2 and mask.shape[-2] > 1:  # a mask of its own for each query
+    if mask.ndim >= 2 and mask.shape[-2] > 1:  # a mask of its own for each query
         wide = jnp.broadcast_to(mask, (*(1,) * (4 - mask.ndim), *mask.shape))
         wide = jnp.pad(wide, ((0, 0), (0, 0), (0, spare), (0, 0)))
         masks = jnp.moveaxis(wide.reshape(*wide.shape[:2], count, CHUNK, wide.shape[3]), 2, 0)

@@ -62,8 +62,17 @@ def _flat(x_bhwc: Array) -> Array:
 
 def _group_mean(x_bc: Array, groups: int) -> Array:
     """Each channel's value replaced by the mean over its group."""
-    b, c = x_bc.shape
-    return jnp.repeat(x_bc.reshape(b, groups, c // groups).mean(-1), c // groups, axis=1)
+    size = x_bc.shape[1] // groups
+
+    def by_repetition(x_bc: Array) -> Array:
+        return jnp.repeat(x_bc.reshape(-1, groups, size).mean(-1), size, axis=1)
+
+    def by_products(x_bc: Array) -> Array:
+        """A product ends a fusion on a CPU; a repetition would be repeated, division and all, for every pixel."""
+        member_cg = (jnp.arange(groups * size)[:, None] // size == jnp.arange(groups)[None]).astype(x_bc.dtype)
+        return lax.dot_general(x_bc @ member_cg / size, member_cg, (((1,), (1,)), ((), ())))
+
+    return lax.platform_dependent(x_bc, cpu=by_products, default=by_repetition)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
