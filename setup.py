@@ -32,6 +32,7 @@ TEST = [
     *TENSORBOARD,
     *WANDB,
     "torch==2.13.0",
+    "accelerate>=1",  # else diffusers warns when it loads a model
     "pytest>=8",
     "pytest-xdist>=3.6",
     "hypothesis>=6.120",
