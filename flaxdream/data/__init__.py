@@ -1,5 +1,6 @@
 """Pictures, captions and the rows of a batch: numpy and Pillow only, no jax.
 
-`images` files to arrays; `folders`, `captions`, `concepts` what the user has; `dreambooth` which picture is in
-which row of which step; `loader` rows to batches of arrays; `class_images` the folder of prior pictures.
+`images` files to arrays; `folders`, `captions`, `concepts` what a DreamBooth user has; `picture_set` captioned
+pictures behind one face, and `folder_set` those of a folder; `dreambooth`, `captioned`, `held_out` which picture is
+in which row of which step; `loader` rows to batches of arrays; `class_images` the folder of prior pictures.
 """

@@ -21,6 +21,10 @@ class Purpose(IntEnum):
     EPOCH = 1
     INSTANCE_DECK = 2
     CLASS_DECK = 3
+    CAPTION = 4
+    TAGS = 5
+    SAMPLES = 6
+    HELD_OUT = 7
 
 
 def words(seed: int, purpose: Purpose, address: tuple[int, int], count: int) -> np.ndarray:

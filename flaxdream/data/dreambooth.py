@@ -38,6 +38,8 @@ class DreamBoothRows:
     mean(instance) + prior_loss_weight * mean(class) however the rows are spread over devices.
     """
 
+    captions_are_fixed = True
+
     def __init__(
         self,
         pictures: Sequence[Picture],
@@ -107,7 +109,7 @@ class DreamBoothRows:
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return read_picture(self.path(index))
 
-    def rows(self, step: int) -> list[Row]:
+    def rows(self, step: int, places: Sequence[int] | None = None) -> list[Row]:
         """The global batch of a step: instance, class, instance, class, ... or instances alone."""
         rows: list[Row] = []
         first = step * self.batch_size
@@ -116,7 +118,7 @@ class DreamBoothRows:
             rows.append(self._row(step, len(rows), int(instance)))
             if self.has_class_rows:
                 rows.append(self._row(step, len(rows), int(partner)))
-        return rows
+        return rows if places is None else [rows[place] for place in places]
 
     def _row(self, step: int, row: int, index: int) -> Row:
         picture = self.pictures[index]

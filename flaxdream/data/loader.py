@@ -50,8 +50,8 @@ class Loader:
     """The batches of one process, from any step on.
 
     A batch has, for each of the process's rows: `pixels` [rows, H, W, 3], `weight` (float32), `row` (place in the
-    global batch), `index` (of the picture), `caption_index` (in `source.captions`), `concept`, `is_class`, `top_left`
-    and `original_size` [rows, 2].
+    global batch), `index` (of the picture), `caption` (texts), `caption_index` (in `source.captions`; -1 where they are
+    not fixed), `concept`, `is_class`, `top_left` and `original_size` [rows, 2].
     """
 
     def __init__(
@@ -108,8 +108,7 @@ class Loader:
 
     def _start(self, step: int, pool: ThreadPoolExecutor | None) -> tuple[Batch, list[Future]]:
         """The batch with its pixels still to come, and what is to be waited for; without a pool all is done."""
-        rows = self.source.rows(step)
-        mine = [rows[place] for place in self.local_rows]
+        mine = self.source.rows(step, self.local_rows)
         batch = self._empty(mine)
         if pool is not None:
             return batch, [pool.submit(self._fill, batch, place, row) for place, row in enumerate(mine)]
@@ -130,6 +129,7 @@ class Loader:
             "weight": np.array([row.weight for row in rows], np.float32),
             "row": np.array([row.row for row in rows], np.int32),
             "index": np.array([row.index for row in rows], np.int32),
+            "caption": np.array([row.caption for row in rows], object),
             "caption_index": np.array([row.caption_index for row in rows], np.int32),
             "concept": np.array([row.concept for row in rows], np.int32),
             "is_class": np.array([row.is_class for row in rows], bool),

@@ -20,7 +20,7 @@ class Row:
     index: int  # of the picture in its source
     path: Path  # the picture's file, or its key where the source has no files
     caption: str
-    caption_index: int  # in the source's `captions`
+    caption_index: int  # in the source's `captions`; -1 where captions are not fixed
     weight: float  # of the row's loss
     concept: int
     is_class: bool
@@ -31,7 +31,13 @@ class Row:
 class RowSource(Protocol):
     """A random-access data set whose order is a pure function of the seed and the step."""
 
-    captions: tuple[str, ...]
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All captions that rows can have; empty where they are not fixed."""
+
+    @property
+    def captions_are_fixed(self) -> bool:
+        """Whether rows take their captions from `captions`; else only `Row.caption` has it."""
 
     @property
     def batch_rows(self) -> int:
@@ -44,14 +50,11 @@ class RowSource(Protocol):
     def __len__(self) -> int:
         """How many pictures there are; their indices are 0 to len - 1."""
 
-    def rows(self, step: int) -> Sequence[Row]:
-        """The global batch of a step, in order of `row`."""
+    def rows(self, step: int, places: Sequence[int] | None = None) -> Sequence[Row]:
+        """The global batch of a step, in order of `row`; or the rows at these places of it alone."""
 
     def path(self, index: int) -> Path:
         """The picture's file, or its key."""
-
-    def caption_index(self, index: int) -> int:
-        """The place of the picture's caption in `captions`."""
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width, without decoding where possible; else BrokenPicture."""

@@ -1,0 +1,142 @@
+"""The order of a captioned set: which picture with which of its captions is in which row of which step.
+
+An epoch is a shuffle of all pictures, each `repeats` times. Batches are cut from the endless run of epochs: the tail
+of an epoch shares a batch with the head of the next, and no batch is smaller. Caption, tags and crop are drawn for
+the row and the step, not for the picture. All is a pure function of (seed, step).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flaxdream.data.digests import text_digest
+from flaxdream.data.draws import Purpose, permutation, uniforms, words
+from flaxdream.data.picture_set import PictureSet, drawn_samples
+from flaxdream.data.rows import Row
+from flaxdream.data.tags import TagRules, drawn_tags, tag_count
+
+if TYPE_CHECKING:
+    from jaxtyping import Int, UInt8
+
+TABLE_OF_AT_MOST = 20_000  # pictures whose captions are all kept, tokenized and perhaps encoded before the start
+
+
+class CaptionDraw:
+    """The caption of a picture for one row of one step."""
+
+    def __init__(self, pictures: PictureSet, seed: int, proportion_empty_prompts: float, tags: TagRules):
+        if not 0 <= proportion_empty_prompts <= 1:
+            raise ValueError(f"--proportion_empty_prompts {proportion_empty_prompts}; expected a chance of 0 to 1")
+        self.pictures, self.seed, self.tags = pictures, seed, tags
+        self.empty = proportion_empty_prompts
+
+    def __call__(self, step: int, row: int, index: int) -> str:
+        which, chance = uniforms(self.seed, Purpose.CAPTION, (step, row), 2)
+        if chance < self.empty:
+            return ""
+        texts = self.pictures.captions(index)
+        caption = texts[int(which * len(texts))]
+        if not self.tags.change_captions:
+            return caption
+        count = tag_count(caption, self.tags)
+        return drawn_tags(caption, self.tags, words(self.seed, Purpose.TAGS, (step, row), 2 * count))
+
+    def all(self) -> tuple[str, ...]:
+        """Every caption that can be drawn, each once, "" first where prompts may be empty."""
+        texts = [text for index in range(len(self.pictures)) for text in self.pictures.captions(index)]
+        return tuple(dict.fromkeys([""] * (self.empty > 0) + texts))
+
+
+class CaptionedRows:
+    """Which picture with which caption is in which row of which step; a RowSource.
+
+    `captions` is empty and `caption_index` is -1 where captions are not fixed: where tags are shuffled or dropped, and
+    in sets of more than `table_of_at_most` pictures, whose captions would fill the memory. `Row.caption` always has
+    the text.
+    """
+
+    def __init__(
+        self,
+        pictures: PictureSet,
+        batch_size: int,
+        seed: int,
+        *,
+        proportion_empty_prompts: float = 0.0,
+        tags: TagRules = TagRules(),  # noqa: B008  (frozen)
+        repeats: int = 1,
+        max_train_samples: int | None = None,
+        table_of_at_most: int = TABLE_OF_AT_MOST,
+    ):
+        """`batch_size` is that of the global batch, of all devices, hosts and accumulated parts together."""
+        self.pictures = drawn_samples(pictures, max_train_samples, seed)
+        self.batch_size, self.seed, self.repeats = batch_size, seed, repeats
+        self.captions_are_fixed = not tags.change_captions and len(self.pictures) <= table_of_at_most
+        self._caption = CaptionDraw(self.pictures, seed, proportion_empty_prompts, tags)
+        self._epoch = lru_cache(maxsize=2)(self._shuffled_epoch)
+        if batch_size < 1 or repeats < 1:
+            raise ValueError(f"batch size {batch_size}, repeats {repeats}; expected 1 or more")
+        if not len(self.pictures):
+            raise ValueError(f"{pictures.name}: there is no picture with a caption")
+
+    @cached_property
+    def captions(self) -> tuple[str, ...]:
+        return self._caption.all() if self.captions_are_fixed else ()
+
+    @cached_property
+    def _caption_index(self) -> dict[str, int]:
+        return {caption: index for index, caption in enumerate(self.captions)}
+
+    @property
+    def batch_rows(self) -> int:
+        return self.batch_size
+
+    @property
+    def epoch_length(self) -> int:
+        """Rows of an epoch."""
+        return len(self.pictures) * self.repeats
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that `--num_train_epochs 1` stands for, as in diffusers, whose last batch of an epoch is smaller.
+
+        Ours never is: after n times these steps the order is up to one batch a time further.
+        """
+        return math.ceil(self.epoch_length / self.batch_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the pictures and captions, and of how often each comes: another one, another run."""
+        return text_digest([self.pictures.fingerprint, str(self.repeats)])
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def path(self, index: int) -> Path:
+        return self.pictures.path(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.pictures.size(index)
+
+    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        return self.pictures.read(index)
+
+    def rows(self, step: int, places: Sequence[int] | None = None) -> list[Row]:
+        """The global batch of a step, or the rows at these places of it alone."""
+        return [self._row(step, place) for place in (range(self.batch_size) if places is None else places)]
+
+    def _row(self, step: int, row: int) -> Row:
+        epoch, position = divmod(step * self.batch_size + row, self.epoch_length)
+        index = int(self._epoch(epoch)[position]) % len(self.pictures)
+        caption = self._caption(step, row, index)
+        place = self._caption_index[caption] if self.captions_are_fixed else -1
+        top, left, flip = uniforms(self.seed, Purpose.CROP_AND_FLIP, (step, row), 3).tolist()
+        return Row(row, index, self.path(index), caption, place, 1.0, 0, False, (top, left), flip)
+
+    def _shuffled_epoch(self, epoch: int) -> Int[np.ndarray, " rows"]:
+        return permutation(self.seed, Purpose.EPOCH, (0, epoch), self.epoch_length)

@@ -1,0 +1,76 @@
+"""The rows of a held-out set: every picture once, always in the same order and cut the same way; a RowSource."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flaxdream.data.picture_set import PictureSet
+from flaxdream.data.rows import Row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt8
+
+MIDDLE = (0.5, 0.5)
+NO_FLIP = 1.0
+
+
+class HeldOutRows:
+    """Picture k with its first caption is row k of the pass; steps 0 to steps_per_epoch - 1 are one pass.
+
+    The last batch is filled with rows of weight 0, so that all batches have one shape. A row's `index` is the address
+    for noise and timestep: whatever the batch size, a picture always gets the same.
+    """
+
+    captions_are_fixed = True
+
+    def __init__(self, pictures: PictureSet, batch_size: int):
+        if batch_size < 1 or not len(pictures):
+            raise ValueError(f"{pictures.name}: batch size {batch_size}, {len(pictures)} pictures; expected 1 or more")
+        self.pictures, self.batch_size = pictures, batch_size
+
+    @cached_property
+    def captions(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.pictures.captions(index)[0] for index in range(len(self))))
+
+    @cached_property
+    def _caption_index(self) -> dict[str, int]:
+        return {caption: index for index, caption in enumerate(self.captions)}
+
+    @property
+    def batch_rows(self) -> int:
+        return self.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self) / self.batch_size)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.pictures.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def path(self, index: int) -> Path:
+        return self.pictures.path(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.pictures.size(index)
+
+    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        return self.pictures.read(index)
+
+    def rows(self, step: int, places: Sequence[int] | None = None) -> list[Row]:
+        return [self._row(step, place) for place in (range(self.batch_size) if places is None else places)]
+
+    def _row(self, step: int, row: int) -> Row:
+        number = step * self.batch_size + row
+        index, weight = min(number, len(self) - 1), float(number < len(self))
+        caption = self.pictures.captions(index)[0]
+        place = self._caption_index[caption]
+        return Row(row, index, self.path(index), caption, place, weight, 0, False, MIDDLE, NO_FLIP)
