@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -11,9 +12,15 @@ import flaxdream
 COMMANDS = {
     "sample": "draw pictures from prompts",
     "dreambooth": "teach a model a subject from a few pictures",
+    "export": "write a checkpoint of a training as a model",
+    "text_to_image": "train a model on captioned pictures",
+    "vae": "train a model's VAE on pictures",
     "random_model": "write a model with random weights, to try commands and machines without a download",
 }
-USAGE_ERROR = 2
+FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,9 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"flaxdream {command}: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"flaxdream {command}: {where}{error.strerror}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print(f"flaxdream {command}: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _help() -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 SECRETS = frozenset({"hub_token"})  # fields that are written and shown nowhere
+LARGEST_SEED = 2**32 - 1
 
 
 def nearest_multiple(value: int, of: int) -> int:
@@ -26,9 +27,18 @@ def below(config: Any, names: Iterable[str], least: float) -> list[str]:
 def outside(config: Any, names: Iterable[str], low: float, high: float) -> list[str]:
     """A line for each named field whose value is not in low..high (None is)."""
     return [
-        f"--{name} {value} must lie in {low:g}..{high:g}."
+        f"--{name} {value} must lie in {low}..{high}."
         for name in names
         if (value := getattr(config, name)) is not None and not low <= value <= high
+    ]
+
+
+def not_above_zero(config: Any, names: Iterable[str]) -> list[str]:
+    """A line for each named field whose value is not above 0 (None is), or is not a finite number."""
+    return [
+        f"--{name} {value} must be above 0."
+        for name in names
+        if (value := getattr(config, name)) is not None and not 0 < value < float("inf")
     ]
 
 

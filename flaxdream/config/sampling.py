@@ -66,8 +66,9 @@ class RandomModelConfig:
 
     output_dir: str = ""
     """Folder to write; it must not exist."""
-    architecture: Literal["tiny", "tiny-v", "sd15", "sd21"] = "tiny"
-    """tiny: a few hundred thousand parameters; tiny-v: the same with v-prediction; sd15, sd21: the true shapes."""
+    architecture: Literal["tiny", "tiny-v", "builtin", "sd15", "sd21"] = "tiny"
+    """tiny: a few hundred thousand parameters; tiny-v: the same with v-prediction; builtin: the model
+    that ships with flaxdream; sd15, sd21: the true shapes."""
     weights_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     seed: int = 0
 

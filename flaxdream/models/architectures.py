@@ -113,6 +113,35 @@ _CLIP_TINY: Component = _CLIP_SD1 | {
     "projection_dim": 32,
 }
 
+# The model that ships with the package: 64 x 64 pixels, latents of 16 x 16.
+_UNET_BUILTIN: Component = _UNET_SD1 | {
+    "sample_size": 16,
+    "block_out_channels": [32, 64, 128],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "attention_head_dim": [1, 2, 4],
+    "cross_attention_dim": 128,
+    "norm_num_groups": 16,
+}
+_VAE_BUILTIN: Component = _VAE | {
+    "sample_size": 64,
+    "block_out_channels": [16, 32, 64],
+    "layers_per_block": 1,
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "norm_num_groups": 8,
+    "mid_block_add_attention": False,
+    "scaling_factor": 1.0,
+}
+_CLIP_BUILTIN: Component = _CLIP_SD1 | {
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "projection_dim": 128,
+}
+
 ARCHITECTURES: dict[str, dict[str, Component]] = {
     "sd15": {"unet": _UNET_SD1, "vae": _VAE, "text_encoder": _CLIP_SD1, "scheduler": _SCHEDULER},
     "sd21": {
@@ -128,5 +157,8 @@ ARCHITECTURES: dict[str, dict[str, Component]] = {
         "text_encoder": _CLIP_TINY | {"hidden_act": "gelu"},
         "scheduler": _SCHEDULER_V,
     },
+    "builtin": {"unet": _UNET_BUILTIN, "vae": _VAE_BUILTIN, "text_encoder": _CLIP_BUILTIN, "scheduler": _SCHEDULER_V},
 }
-PAD_TOKENS = {"sd15": "<|endoftext|>", "tiny": "<|endoftext|>", "sd21": "!", "tiny-v": "!"}
+PAD_TOKENS = {
+    "sd15": "<|endoftext|>", "tiny": "<|endoftext|>", "builtin": "<|endoftext|>", "sd21": "!", "tiny-v": "!",
+}  # fmt: skip

@@ -24,6 +24,8 @@ class Hooks:
     watch: Callable[[int, Mapping[str, float]], None]
     preview: Callable[[int, State], None]
     preview_due: Callable[[int], bool]
+    evaluate: Callable[[int, State], bool]  # True ends the training early
+    evaluate_due: Callable[[int], bool]
     save: Callable[[int, State], None]
     save_due: Callable[[int], bool]
     stopped: Callable[[], bool]
@@ -51,7 +53,7 @@ def run(
     stop: int,
     hooks: Hooks,
 ) -> Outcome:
-    """Takes the steps from `start` up to `stop`, or until `hooks.stopped`.
+    """Takes the steps from `start` up to `stop`, or until `hooks.stopped` or `hooks.evaluate` says so.
 
     A step's metrics are read while the next one runs, so nothing waits; before a picture or a checkpoint they are
     read at once, so that a state that is not finite is never saved.
@@ -65,8 +67,8 @@ def run(
             (step, metrics), pending = pending, None
             hooks.watch(step, _finite(step, jax.device_get(metrics), hooks.last_good))
 
-    step, stopped = start, False
-    while step < stop and not stopped:
+    step, stopped, ended = start, False, False
+    while step < stop and not stopped and not ended:
         asked = time.perf_counter()
         batch = next(batches)
         data_seconds += time.perf_counter() - asked
@@ -75,10 +77,13 @@ def run(
         step += 1
         pending = (step, metrics)
         stopped = hooks.stopped()
+        if hooks.evaluate_due(step) and not stopped:
+            flush()
+            ended = hooks.evaluate(step, state)
         if hooks.preview_due(step) and not stopped:
             flush()
             hooks.preview(step, state)
-        if hooks.save_due(step) or stopped or step == stop:
+        if hooks.save_due(step) or stopped or ended or step == stop:
             flush()
             hooks.save(step, state)
     return Outcome(state, step, stopped, time.perf_counter() - began, data_seconds)

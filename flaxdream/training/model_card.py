@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flaxdream.config import SECRETS, DreamBoothConfig, TrainConfig
+from flaxdream.config import SECRETS, DreamBoothConfig, RunConfig, TrainConfig
 from flaxdream.training.report_run import Run, read_run
 from flaxdream.training.report_text import loading_code, shown
 from flaxdream.weights.push import last_grid
@@ -28,7 +28,7 @@ _LICENSE = re.compile(r"""(license|license_name|license_link):[ \t]*["']?([\w.+:
 
 
 def write_model_card(
-    folder: str | Path, config: TrainConfig, *, source: str | Path | None = None, name: str | None = None
+    folder: str | Path, config: RunConfig, *, source: str | Path | None = None, name: str | None = None
 ) -> Path:
     """Writes README.md into a run folder and returns its path.
 
@@ -46,7 +46,7 @@ def write_model_card(
     return folder / "README.md"
 
 
-def _front_matter(run: Run, config: TrainConfig, source: str | Path | None) -> str:
+def _front_matter(run: Run, config: RunConfig, source: str | Path | None) -> str:
     """The YAML between the dashes; JSON's strings are YAML's too."""
     prompts, base, kind = _learnt(run, config), _model(config), _pipeline(run)
     entries: dict[str, Any] = {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
@@ -62,18 +62,20 @@ def _front_matter(run: Run, config: TrainConfig, source: str | Path | None) -> s
     return "\n".join(["---", *lines, "---", ""])
 
 
-def _title(run: Run, config: TrainConfig, name: str) -> str:
+def _title(run: Run, config: RunConfig, name: str) -> str:
     dreambooth = isinstance(config, DreamBoothConfig)
     base = _model(config)
     steps = run.last_step or run.summary.get("steps")
     linked = f"[{escaped(base)}](https://huggingface.co/{base})" if _HUB_ID.fullmatch(base) else escaped(base)
     what = "A subject taught by DreamBooth to the model" if dreambooth else "A fine-tuned version of the model"
-    trained = "UNet and text encoder were" if config.train_text_encoder else "The UNet was"
+    trained = "The VAE was"
+    if isinstance(config, TrainConfig):
+        trained = "UNet and text encoder were" if config.train_text_encoder else "The UNet was"
     length = f" for {steps} steps" if steps else ""
     return f"# {escaped(name.rsplit('/', 1)[-1])}\n\n{what} {linked}. {trained} trained{length} with flaxdream.\n"
 
 
-def _prompts(run: Run, config: TrainConfig) -> str:
+def _prompts(run: Run, config: RunConfig) -> str:
     prompts = _learnt(run, config)
     first = "It learnt this prompt" if len(prompts) == 1 else "It learnt these prompts"
     lines = "\n>\n".join(f"> {escaped(prompt)}" for prompt in prompts)
@@ -88,13 +90,14 @@ def _pictures(folder: Path) -> str:
     return f"## Pictures\n\nDrawn after step {step}.\n\n![validation pictures of step {step}]({grid})\n"
 
 
-def _loading(run: Run, config: TrainConfig, name: str) -> str:
-    prompts = [*_learnt(run, config), *filter(None, map(_clean, config.validation_prompt)), "a prompt"]
+def _loading(run: Run, config: RunConfig, name: str) -> str:
+    drawn = config.validation_prompt if isinstance(config, TrainConfig) else ()
+    prompts = [*_learnt(run, config), *filter(None, map(_clean, drawn)), "a prompt"]
     ours, theirs = loading_code(_pipeline(run), name, prompts[0])
     return f"## Draw with it\n\nflaxdream:\n\n```python\n{ours}\n```\n\ndiffusers:\n\n```python\n{theirs}\n```\n"
 
 
-def _settings(config: TrainConfig) -> str:
+def _settings(config: RunConfig) -> str:
     rows = [f"| {name} | {value} | {default} |" for name, value, default in _changed(config)]
     if not rows:
         return "## Settings\n\nAll settings are flaxdream's defaults.\n"
@@ -102,7 +105,7 @@ def _settings(config: TrainConfig) -> str:
     return f"## Settings that differ from the defaults\n\n{table}\n"
 
 
-def _changed(config: TrainConfig) -> Iterator[tuple[str, str, str]]:
+def _changed(config: RunConfig) -> Iterator[tuple[str, str, str]]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name not in _NOT_ABOUT_THE_MODEL and value != field.default:
@@ -118,7 +121,7 @@ def _without_folders(value: Any) -> Any:
     return value
 
 
-def _learnt(run: Run, config: TrainConfig) -> list[str]:
+def _learnt(run: Run, config: RunConfig) -> list[str]:
     """The prompts that a DreamBooth model learnt, as far as the run says."""
     if not isinstance(config, DreamBoothConfig):
         return []
@@ -128,7 +131,7 @@ def _learnt(run: Run, config: TrainConfig) -> list[str]:
     return [prompt for prompt in cleaned if prompt and prompt != _clean(config.class_prompt or "")][:PROMPTS]
 
 
-def _model(config: TrainConfig) -> str:
+def _model(config: RunConfig) -> str:
     """The Hub id of the model to start from; of a local one the folder's name."""
     model = config.pretrained_model_name_or_path
     folder = Path(model).expanduser()

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from flaxdream.training import checkpoint_files as files
+from flaxdream.training.checkpoint_files import advice
 from flaxdream.training.checkpoints import latest_checkpoint
+from flaxdream.weights.checkpoint import DamagedCheckpointError, listed_checkpoints, read_checkpoint
+
+# Settings that leave the weights as they would be: names, places, what is drawn, logged and kept on the way.
+_WITHOUT_NUMBERS = re.compile(
+    "output_dir|cache_dir|revision|hub_.*|push_to_hub|report_to|logging_dir|tracker_project_name|checkpoint.*|"
+    "resume_from_checkpoint|compilation_cache_dir|dataloader_num_workers|validation_.*|num_validation_images|"
+    "skip_save_text_encoder|class_sampler|class_num_inference_steps|class_guidance_scale|class_negative_prompt|"
+    "prior_generation_precision|sample_batch_size|fsdp|gradient_checkpointing.*|attention|cache_latents|variant"
+)
 
 
 def find_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | None) -> Path | None:
@@ -30,33 +40,31 @@ def find_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | None) 
         if path.is_dir() and path != folder:
             return _checked(path)
     raise ValueError(
-        f"--resume_from_checkpoint {resume_from_checkpoint}: there is no such checkpoint. {_there(folder)}"
+        f"--resume_from_checkpoint {resume_from_checkpoint}: there is no such checkpoint. {listed_checkpoints(folder)}"
     )
 
 
-def differences(saved: Mapping[str, Any], current: Mapping[str, Any], fields: Iterable[str]) -> list[str]:
-    """A sentence for each of the fields whose value is not what it was; both are configs as plain dicts."""
+def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """A sentence for each setting that changes the numbers and is not what it was; both are configs as plain dicts.
+
+    A setting that the saved config does not know is one of a later version, and was at its default.
+    """
     found = []
-    for field in fields:
-        before, now = _plain(saved.get(field)), _plain(current.get(field))
-        if before != now:
+    for field in current:
+        before, now = _plain(saved.get(field)), _plain(current[field])
+        if before != now and field in saved and not _WITHOUT_NUMBERS.fullmatch(field):
             found.append(f"--{field} was {_shown(before)} and is {_shown(now)}.")
     return found
 
 
 def _checked(path: Path) -> Path:
     try:
-        files.read_checkpoint(path)
-    except files.DamagedCheckpointError as error:
-        raise files.DamagedCheckpointError(f"{error}{files.advice(path)}") from error
+        read_checkpoint(path)
+    except DamagedCheckpointError as error:
+        raise DamagedCheckpointError(f"{error}{advice(path)}") from error
     except ValueError as error:
-        raise ValueError(f"--resume_from_checkpoint: {error} {_there(path)}") from error
+        raise ValueError(f"--resume_from_checkpoint: {error} {listed_checkpoints(path)}") from error
     return path
-
-
-def _there(folder: Path) -> str:
-    names = [path.name for path in reversed(files.list_checkpoints(folder))]
-    return f"{folder} holds {', '.join(names)}." if names else f"{folder} holds no checkpoint."
 
 
 def _plain(value: Any) -> Any:

@@ -10,8 +10,15 @@ from dataclasses import replace
 
 import pytest
 
-from flaxdream.config import DreamBoothConfig, TrainConfig, batch_problems, dreambooth_notes, dreambooth_problems
-from flaxdream.config.training_checks import (
+from flaxdream.config import (
+    DreamBoothConfig,
+    RunConfig,
+    TrainConfig,
+    batch_problems,
+    dreambooth_notes,
+    dreambooth_problems,
+)
+from flaxdream.config.run_checks import (
     OPTIMIZER_ALIASES,
     OPTIMIZERS,
     optimizer_name,
@@ -46,7 +53,7 @@ def test_names_are_those_of_the_rooms_that_the_config_may_not_import():
 
 
 def test_every_field_that_needs_words_has_them():
-    source = "".join(inspect.getsource(cls) for cls in (TrainConfig, DreamBoothConfig))
+    source = "".join(inspect.getsource(cls) for cls in (RunConfig, TrainConfig, DreamBoothConfig))
     for field in dataclasses.fields(DreamBoothConfig):
         assert re.search(rf"\n    {field.name}: ", source)
     assert source.count('"""') / 2 > 0.85 * len(dataclasses.fields(DreamBoothConfig))

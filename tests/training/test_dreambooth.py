@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from flaxdream.cli import main
 from flaxdream.config import DreamBoothConfig
-from flaxdream.training.recipes import dreambooth, finetuning
+from flaxdream.training.recipes import dreambooth, run
 from flaxdream.weights.random_model import write_random_model
 from flaxdream.weights.safetensors import open_safetensors
 
@@ -96,7 +96,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_unbroken_one(data, unbroken):
     out = data / "resumed"
     settings = {"train_text_encoder": True, "checkpointing_steps": 2, "use_ema": True}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetuning.loop, "run", until(2, finetuning.loop.run))
+        patch.setattr(run.loop, "run", until(2, run.loop.run))
         assert main(flags(data, out, **settings)) == 0
     assert sorted(p.name for p in out.glob("checkpoint-*")) == ["checkpoint-2"]
     assert main(flags(data, out, resume_from_checkpoint="latest", **settings)) == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import jax
 
 from flaxdream.config import DreamBoothConfig, batch_problems, dreambooth_problems
@@ -11,15 +9,14 @@ from flaxdream.data.concept_pictures import Gathered, gather
 from flaxdream.data.concepts import Concept, concept_problems, concepts_from_json, concepts_from_kohya
 from flaxdream.data.dreambooth import DreamBoothRows
 from flaxdream.data.folders import check_pictures
-from flaxdream.diffusion.samplers import scheduler_config
 from flaxdream.training.mesh import make_mesh
 from flaxdream.training.recipes import finetuned_model
+from flaxdream.training.recipes.captioned_data import say
+from flaxdream.training.recipes.checks import late_problems
 from flaxdream.training.recipes.class_pictures import draw_missing, with_defaults
-from flaxdream.training.recipes.finetuning import finetune, total_steps
-from flaxdream.training.recipes.previews import validation_requests
-from flaxdream.training.trackers import tracker_names
+from flaxdream.training.recipes.denoising import Denoising
+from flaxdream.training.recipes.run import run, total_steps
 from flaxdream.weights.model_dir import read_model_dir
-from flaxdream.weights.push import repository_id
 
 
 def train_dreambooth(config: DreamBoothConfig) -> int:
@@ -35,16 +32,7 @@ def train_dreambooth(config: DreamBoothConfig) -> int:
     broken = check_pictures((picture.path for picture in gathered.pictures), num_workers=config.dataloader_num_workers)
     if broken and not config.skip_broken_images:
         problems += [f"{problem} (--skip_broken_images goes on without it)" for problem in broken]
-    for check in (
-        lambda: validation_requests(config),
-        lambda: tracker_names(config.report_to, config.hub_token),
-        lambda: config.push_to_hub and repository_id(_hub_name(config), config.hub_token),
-        lambda: [scheduler_config({}, name) for name in (config.validation_scheduler, config.class_sampler) if name],
-    ):
-        try:
-            check()
-        except ValueError as error:
-            problems.append(str(error))
+    problems += late_problems(config, (config.class_sampler,))
     if problems:
         raise ValueError("these settings cannot be used:\n  " + "\n  ".join(problems))
 
@@ -54,7 +42,7 @@ def train_dreambooth(config: DreamBoothConfig) -> int:
     if config.with_prior_preservation:
         notes += draw_missing(concepts, config, folder)
     gathered = _gathered(config, concepts, [problem.path for problem in broken])
-    _say(notes)
+    say(notes)
     mesh = make_mesh(config.fsdp)
     source = DreamBoothRows(
         gathered.pictures,
@@ -66,15 +54,11 @@ def train_dreambooth(config: DreamBoothConfig) -> int:
     )
     steps = total_steps(config, source.steps_per_epoch)
     instances = sum(not picture.is_class for picture in gathered.pictures)
-    _say([
+    say([
         f"{instances} instance pictures, {len(gathered.pictures) - instances} class pictures, {source.batch_rows} rows "
         f"a step on {jax.device_count()} x {jax.devices()[0].device_kind}, {steps} steps",
     ])  # fmt: skip
-    return finetune(config, finetuned_model.load(config, folder, mesh), source, mesh, steps)
-
-
-def _hub_name(config: DreamBoothConfig) -> str:
-    return config.hub_model_id or Path(config.output_dir).resolve().name
+    return run(Denoising(config, finetuned_model.load(config, folder, mesh), source, mesh, steps))
 
 
 def _concepts(config: DreamBoothConfig) -> tuple[list[Concept], list[str]]:
@@ -106,9 +90,3 @@ def _gathered(config: DreamBoothConfig, concepts: list[Concept], leave_out: list
     if gathered.problems:
         raise ValueError("\n".join(gathered.problems))
     return gathered
-
-
-def _say(lines: list[str]) -> None:
-    if jax.process_index() == 0:
-        for line in lines:
-            print(line)

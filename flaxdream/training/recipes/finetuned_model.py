@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from flaxdream.arrays import Params
+from flaxdream.config.run import RunConfig
 from flaxdream.config.training import TrainConfig
 from flaxdream.models import build
 from flaxdream.sampling.generate import Networks
@@ -40,7 +41,7 @@ class FinetunedModel:
         return model_dir.read_model_dir(self.folder).configs["scheduler"]
 
 
-def model_folder(config: TrainConfig) -> Path:
+def model_folder(config: RunConfig) -> Path:
     """The folder of the model to start from, with every component: they are carried over to the result."""
     return hub.model_folder(
         config.pretrained_model_name_or_path,

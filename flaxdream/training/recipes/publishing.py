@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flaxdream.config.training import TrainConfig
+from flaxdream.config.run import RunConfig
 from flaxdream.training.model_card import write_model_card
 from flaxdream.weights.push import push_model, repository_id, upload_later
 
 
-def publish(config: TrainConfig, folder: Path, source: Path) -> None:
+def publish(config: RunConfig, folder: Path, source: Path) -> None:
     """Writes the card of the model in `folder`, trained from the one in `source`, and uploads it with `push_to_hub`.
 
     Raises ValueError when the upload fails; the folder is complete then too.

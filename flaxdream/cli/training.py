@@ -1,0 +1,38 @@
+"""What the commands that train share: settings checked, compilation cache set, errors turned into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from flaxdream.cli.flags import parse_training
+
+
+def train(
+    argv: Sequence[str],
+    command: str,
+    cls: type,
+    problems: Callable[[Any], list[str]],
+    notes: Callable[[Any], list[str]],
+    function: str,
+) -> int:
+    """Runs `function` ("module:name" of a recipe) with the config that the flags make; returns the exit code."""
+    config, translated, sources = parse_training(cls, argv, command, problems)
+    import jax
+
+    if config.compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache_dir).expanduser()))
+    from flaxdream.training.checkpoints import CheckpointNotSavedError
+    from flaxdream.training.loop import DivergedError
+
+    for line in (*sources, *translated, *notes(config)):
+        print(line)
+    module, name = function.split(":")
+    try:
+        return getattr(importlib.import_module(module), name)(config)
+    except (DivergedError, CheckpointNotSavedError) as error:
+        print(f"flaxdream {command}: {error}", file=sys.stderr)
+        return 1

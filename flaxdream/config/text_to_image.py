@@ -1,0 +1,92 @@
+"""What `flaxdream text_to_image` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flaxdream.config.captioned import CaptionedData, captioned_problems
+from flaxdream.config.checks import below
+from flaxdream.config.training import TrainConfig
+from flaxdream.config.training_checks import train_notes, train_problems
+
+
+@dataclass(frozen=True)
+class TextToImageConfig(CaptionedData, TrainConfig):
+    """Fine-tune a model, or train one from scratch, on captioned pictures."""
+
+    output_dir: str = "sd-model-finetuned"
+    """Folder for the trained model, checkpoints, metrics, validation pictures and the report."""
+    tracker_project_name: str = "text2image-fine-tune"
+    """Project on Weights & Biases."""
+    train_batch_size: int = 16
+    """Pictures per device and forward pass."""
+    num_train_epochs: int = 100
+    """Length of the training if max_train_steps is not given."""
+    learning_rate: float = 1e-4
+    """After warm-up."""
+    image_interpolation_mode: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] = "lanczos"
+    """How pictures are resized."""
+    validation_epochs: int | None = 5
+    """Epochs from one validation to the next."""
+    validation_steps: int | None = None  # type: ignore[assignment]
+    """Optimizer steps from one validation to the next, instead of validation_epochs."""
+
+    # captions
+    proportion_empty_prompts: float = 0.0
+    """Chance of a row to be trained on the empty prompt, for classifier-free guidance; 0.1 is usual."""
+    shuffle_caption: bool = False
+    """Shuffle the tags of captions such as '1girl, red dress, smile', anew for each row."""
+    keep_tokens: int = 0
+    """So many first tags stay first and are never dropped."""
+    caption_tag_dropout_rate: float = 0.0
+    """Chance of each other tag to be left out."""
+    caption_separator: str = ","
+    """What stands between tags."""
+
+    # held-out loss
+    held_out_data_dir: str | None = None
+    """Folder of captioned pictures that are not trained on, for the held-out loss."""
+    held_out_samples: int = 0
+    """So many pictures of the training set are held out instead."""
+    held_out_loss_steps: int = 0
+    """Optimizer steps from one held-out loss to the next; noise and timesteps are the same each time. 0: none."""
+    early_stopping_patience: int | None = None
+    """End the training when so many held-out losses in a row have not been the lowest."""
+
+    def validation_every(self, steps_per_epoch: int) -> int:
+        """Optimizer steps from one validation to the next."""
+        if self.validation_steps is not None:
+            return self.validation_steps
+        return (self.validation_epochs or 0) * steps_per_epoch
+
+
+def text_to_image_problems(config: TextToImageConfig) -> list[str]:
+    """Everything wrong with the settings that can be said without opening a file or asking for devices."""
+    problems = train_problems(config) + captioned_problems(config)
+    for name in ("proportion_empty_prompts", "caption_tag_dropout_rate"):
+        if not 0 <= getattr(config, name) <= 1:
+            problems.append(f"--{name} {getattr(config, name)} must lie in 0..1.")
+    problems += below(config, ("keep_tokens", "held_out_samples", "held_out_loss_steps"), 0)
+    problems += below(config, ("early_stopping_patience",), 1)
+    if not config.caption_separator.strip():
+        problems.append(f"--caption_separator {config.caption_separator!r} is empty; expected a mark such as ','.")
+    has_held_out = config.held_out_data_dir is not None or config.held_out_samples > 0
+    if config.held_out_data_dir is not None and config.held_out_samples > 0:
+        problems.append("--held_out_data_dir and --held_out_samples both name held-out pictures: keep one.")
+    if bool(config.held_out_loss_steps) != has_held_out:
+        problems.append(
+            "--held_out_loss_steps needs pictures, and they need it: give it with --held_out_data_dir or "
+            "--held_out_samples."
+        )
+    if config.early_stopping_patience is not None and not config.held_out_loss_steps:
+        problems.append("--early_stopping_patience needs a held-out loss: give --held_out_loss_steps and pictures.")
+    return problems
+
+
+def text_to_image_notes(config: TextToImageConfig) -> list[str]:
+    """Settings that have no effect, or hardly the one that was meant; they stop nothing."""
+    notes = train_notes(config)
+    if config.keep_tokens and not (config.shuffle_caption or config.caption_tag_dropout_rate):
+        notes.append("--keep_tokens has no effect without --shuffle_caption or --caption_tag_dropout_rate.")
+    return notes

@@ -1,0 +1,146 @@
+"""The task of every recipe that trains a UNet, and maybe a text encoder, by denoising."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from flaxdream.arrays import Params
+from flaxdream.config.training import TrainConfig
+from flaxdream.data.held_out import HeldOutRows
+from flaxdream.data.loader import Loader, LoaderSettings
+from flaxdream.data.rows import RowSource
+from flaxdream.sampling.pictures import Picture
+from flaxdream.training.mesh import local_rows, replicated, to_devices
+from flaxdream.training.recipes.batches import cache_context, cache_moments, cached_batches, live_batches
+from flaxdream.training.recipes.finetuned_model import FinetunedModel, local_copy
+from flaxdream.training.recipes.held_out_loss import HeldOutLoss
+from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
+from flaxdream.training.recipes.previews import validation_requests
+from flaxdream.training.run_pictures import write_thumbs
+from flaxdream.training.step import Groups, LossOfRows
+from flaxdream.weights.model_dir import write_model_dir
+from flaxdream.weights.tokenizer import tokenize
+
+THUMBS = 12
+
+
+class Denoising:
+    """A Task: the denoising loss on the rows of a source, from a model folder to one of the same kind."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: FinetunedModel,
+        source: RowSource,
+        mesh: Mesh,
+        steps: int,
+        *,
+        held_out: HeldOutRows | None = None,
+    ):
+        self.config, self.model, self.source, self.mesh, self.steps = config, model, source, mesh, steps
+        self.model_folder, self.trained = model.folder, model.trained
+        self.requests = validation_requests(config)
+        self._resolution = (config.resolution, config.resolution)
+        self._held_out = None
+        if held_out is not None:
+            self._held_out = HeldOutLoss(model, held_out, self._resolution, config.image_interpolation_mode)
+
+    def inputs(self, start: int) -> tuple[Params, Iterator[dict[str, jax.Array]]]:
+        """Live pictures, or latents that are made here once; the same for text."""
+        config, networks, frozen = self.config, self.model.networks, dict(self.model.frozen)
+        loader = self._loader()
+        self._thumbs(loader)
+        ids = tokenize(self.model.pipeline.tokenizer, self.source.captions)
+        whole = replicated(self.mesh)
+        if config.train_text_encoder:
+            frozen["ids"] = jax.device_put(ids, whole)
+        else:
+            text_params = local_copy(frozen.pop("text_encoder"), self.mesh)
+            frozen["context"] = jax.device_put(cache_context(networks.text_encoder, text_params, ids), whole)
+        if config.cache_latents == "no" or (config.cache_latents == "auto" and loader.augments):
+            live = live_batches(loader, start, self.steps)
+            return frozen, (to_devices(batch, self.mesh) for batch in live)
+        if loader.augments:
+            raise ValueError(
+                "--cache_latents yes goes with pictures that look the same at every step: add --center_crop and leave "
+                "--random_flip out, or use --cache_latents auto."
+            )
+        with tqdm(total=len(self.source), desc="latents", disable=jax.process_index() != 0) as bar:
+            moments = cache_moments(networks.vae, local_copy(frozen.pop("vae"), self.mesh), loader, bar.update)
+        cached = cached_batches(self.source, loader.local_rows, *moments, start, self.steps)
+        return frozen, (to_devices(batch, self.mesh) for batch in cached)
+
+    def loss_of_rows(self) -> LossOfRows:
+        config, networks = self.config, self.model.networks
+        objective = Objective(
+            prediction_type=self.model.scheduler.get("prediction_type", "epsilon"),
+            snr_gamma=config.snr_gamma,
+            debiased_estimation_loss=config.debiased_estimation_loss,
+            noise_offset=config.noise_offset,
+            input_perturbation=config.input_perturbation,
+            loss_type=config.loss_type,
+            huber_c=config.huber_c,
+            huber_schedule=config.huber_schedule,
+        )
+        return make_loss_of_rows(networks.unet, networks.vae, networks.text_encoder, self.model.scheduler, objective)
+
+    def groups(self) -> Groups | None:
+        """Instance and class rows apart, where there are both."""
+        if not getattr(self.source, "has_class_rows", False):
+            return None
+
+        def groups(rows: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            is_class = rows["is_class"].astype(jnp.float32)
+            return {"instance": 1 - is_class, "prior": is_class}
+
+        return groups
+
+    def held_out_loss(self, params: Params) -> float | None:
+        return None if self._held_out is None else self._held_out(params)
+
+    def pictures(self, params: Params) -> list[Picture]:
+        """One for each request, by the pipeline."""
+        params = {**self.model.frozen, **params}
+        return self.model.pipeline.draw(params, self.requests, sampler=self.config.validation_scheduler, progress=False)
+
+    def export(self, params: Params) -> None:
+        """A diffusers folder; what training did not touch is carried over."""
+        kept = {name: tree for name, tree in params.items() if not self._skipped(name)}
+        write_model_dir(self.config.output_dir, params=kept, source=self.model.folder, variant=self.config.variant)
+
+    def summary(self) -> dict[str, Any]:
+        prompts = [caption for index, caption in enumerate(self.source.captions) if index in self._instance_captions()]
+        return {"instance_prompts": prompts[:THUMBS]}
+
+    def _skipped(self, component: str) -> bool:
+        return component == "text_encoder" and self.config.skip_save_text_encoder
+
+    def _instance_captions(self) -> set[int]:
+        return {row.caption_index for step in range(4) for row in self.source.rows(step) if not row.is_class}
+
+    def _loader(self) -> Loader:
+        config = self.config
+        settings = LoaderSettings(
+            self._resolution,
+            center_crop=config.center_crop,
+            random_flip=config.random_flip,
+            interpolation=config.image_interpolation_mode,
+            skip_broken=config.skip_broken_images,
+            num_workers=config.dataloader_num_workers,
+        )
+        return Loader(self.source, settings, local_rows=local_rows(self.mesh, self.source.batch_rows))
+
+    def _thumbs(self, loader: Loader) -> None:
+        if jax.process_index() != 0:
+            return
+        rows = {row.index: row.is_class for step in range(4) for row in self.source.rows(step)}
+        for kind, is_class in (("instance", False), ("class", True)):
+            chosen = sorted(index for index, flag in rows.items() if flag == is_class)[:THUMBS]
+            if chosen:
+                write_thumbs(self.config.output_dir, kind, [loader.picture(index).pixels for index in chosen])

@@ -1,0 +1,195 @@
+"""A run from its task to a finished folder; every recipe ends here."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from flaxdream.arrays import Params
+from flaxdream.config.run import RunConfig
+from flaxdream.config.yaml_file import write_yaml
+from flaxdream.training import loop
+from flaxdream.training.checkpoints import Checkpoints
+from flaxdream.training.interruption import Interruption
+from flaxdream.training.mesh import param_shardings, replicated
+from flaxdream.training.optimizer import evaluation_params
+from flaxdream.training.recipes.finetuned_model import local_copy
+from flaxdream.training.recipes.held_out import HeldOut
+from flaxdream.training.recipes.optimization import ema_options, optimizer, schedules
+from flaxdream.training.recipes.publishing import publish
+from flaxdream.training.recipes.task import Task
+from flaxdream.training.recipes.watching import Watch
+from flaxdream.training.report import write_report
+from flaxdream.training.resume import differences, find_checkpoint
+from flaxdream.training.run_pictures import remove_validations_after, write_validation
+from flaxdream.training.state_shardings import state_shardings
+from flaxdream.training.step import State, init_state, make_train_step
+from flaxdream.training.trackers import Trackers
+
+
+def run(task: Task) -> int:
+    """Trains to the end and writes the result; returns the exit code (0, or that of a signal)."""
+    config, began = task.config, time.perf_counter()
+    folder = Path(config.output_dir)
+    primary = jax.process_index() == 0
+    if primary:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_yaml(folder / "config.yaml", config)
+    state_of = _State(task)
+    found = find_checkpoint(folder, config.resume_from_checkpoint)
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(folder, config.checkpoints_total_limit))
+        interruption = stack.enter_context(Interruption())
+        state, start = state_of.start(checkpoints, found)
+        trackers = None
+        if primary:
+            remove_validations_after(folder, start if found else -1)
+            trackers = stack.enter_context(_trackers(config, start if found else None))
+        frozen, batches = task.inputs(start)
+        progress = stack.enter_context(
+            tqdm(total=task.steps, initial=start, desc="steps", disable=not primary, dynamic_ncols=True)
+        )
+        watch = Watch(config, task.source.batch_rows, state_of.schedules, progress, trackers, began)
+        held_out = HeldOut(task, state_of.for_use, watch, start)
+
+        def preview(step: int, state: State) -> None:
+            pictures = task.pictures(state_of.for_use(state))
+            if trackers is not None:
+                write_validation(folder, step, pictures, task.requests)
+                trackers.images(step, "validation", pictures, [request.prompt for request in task.requests])
+
+        def stopped() -> bool:
+            checkpoints.check()  # a save that failed in the background is said at once
+            return interruption.requested()
+
+        hooks = loop.Hooks(
+            watch=watch,
+            preview=preview,
+            preview_due=lambda step: bool(task.requests) and (held_out.ended or validation_due(task, step)),
+            evaluate=held_out,
+            evaluate_due=held_out.due,
+            save=lambda step, state: checkpoints.save(step, state, state_of.extra()),
+            save_due=lambda step: config.checkpointing_steps > 0 and step % config.checkpointing_steps == 0,
+            stopped=stopped,
+            last_good=lambda: str(checkpoints.latest() or "none"),
+        )
+        if start == 0:
+            if held_out.due(0):
+                held_out(0, state)
+            if task.requests:
+                preview(0, state)
+        outcome = loop.run(state_of.compiled_step(), state, frozen, batches, start=start, stop=task.steps, hooks=hooks)
+        checkpoints.wait()
+    if outcome.stopped:
+        if primary:
+            print(f"stopped after step {outcome.step}; go on with --resume_from_checkpoint latest")
+        return interruption.exit_code
+    if primary:
+        task.export(jax.device_get(local_copy(state_of.result(outcome.state), task.mesh)))
+        summary = watch.summary(outcome) | held_out.summary() | task.summary()
+        (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+        write_report(folder)
+        print(f"model and report in {folder}; open {folder / 'report.html'}")
+        publish(config, folder, task.model_folder)
+    return 0
+
+
+def total_steps(config: RunConfig, steps_per_epoch: int) -> int:
+    """Optimizer steps of the run: max_train_steps, else the epochs'."""
+    return config.max_train_steps or math.ceil(config.num_train_epochs * steps_per_epoch)
+
+
+def validation_due(task: Task, step: int) -> bool:
+    """Whether the step is one after which the model is looked at; the last one is."""
+    every = task.config.validation_every(task.source.steps_per_epoch)
+    return step == task.steps or (every > 0 and step % every == 0)
+
+
+class _State:
+    """The state of a run: where it comes from, where it lies, and the step that changes it."""
+
+    def __init__(self, task: Task):
+        self.task, self.config = task, task.config
+        self.schedules = schedules(self.config, list(task.trained), task.steps)
+        self.optimizer = optimizer(self.config, self.schedules, task.steps)
+        self.ema = ema_options(self.config)
+
+    def start(self, checkpoints: Checkpoints, found: Path | None) -> tuple[State, int]:
+        """The state to start from, sharded over the mesh: fresh, or that of a checkpoint."""
+        shardings = self._shardings()
+        if found is None:
+            return jax.jit(self._fresh, out_shardings=shardings)(self.task.trained), 0
+        shapes = jax.eval_shape(self._fresh, self.task.trained)
+        abstract = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, shardings
+        )
+        state, extra = checkpoints.restore(found, abstract)
+        if jax.process_index() == 0:
+            for line in differences(extra["config"], dataclasses.asdict(self.config)):
+                print(f"resume: {line} The numbers differ from an unbroken run's.")
+            if extra["data"] != self._fingerprint:
+                print("resume: the pictures or captions are not those of the checkpoint; the order starts anew.")
+            print(f"going on from {found}")
+        return state, int(state["step"])
+
+    def extra(self) -> dict[str, Any]:
+        """What a checkpoint remembers beside the state."""
+        return {"config": _json(dataclasses.asdict(self.config)), "data": self._fingerprint}
+
+    def compiled_step(self) -> Any:
+        """The jitted step; the state is donated."""
+        step = make_train_step(
+            self.task.loss_of_rows(),
+            self.optimizer,
+            seed=self.config.seed,
+            accumulation=self.config.gradient_accumulation_steps,
+            ema=self.ema,
+            groups=self.task.groups(),
+        )
+        return jax.jit(step, donate_argnums=0, out_shardings=(self._shardings(), replicated(self.task.mesh)))
+
+    def result(self, state: State) -> Params:
+        """The parameters that the run is about: the average where there is one."""
+        return state["ema"].params if "ema" in state else evaluation_params(state["opt_state"], state["params"])
+
+    def for_use(self, state: State) -> Params:
+        """The result, whole on every device of this host."""
+        return local_copy(self.result(state), self.task.mesh)
+
+    @property
+    def _fingerprint(self) -> str:
+        return getattr(self.task.source, "fingerprint", "")
+
+    def _fresh(self, trained: Params) -> State:
+        ema = self.config.ema_dtype if self.config.use_ema else None
+        return init_state(trained, self.optimizer, ema=ema, loss_scaling=self.config.mixed_precision == "fp16")
+
+    def _shardings(self) -> Any:
+        shapes = jax.eval_shape(self._fresh, self.task.trained)
+        return state_shardings(shapes, param_shardings(self.task.trained, self.task.mesh))
+
+
+@contextlib.contextmanager
+def _trackers(config: RunConfig, resume_step: int | None) -> Iterator[Trackers]:
+    with Trackers(
+        config.report_to,
+        config.output_dir,
+        dataclasses.asdict(config),
+        resume_step,
+        logging_dir=config.logging_dir,
+        project=config.tracker_project_name,
+    ) as trackers:
+        yield trackers
+
+
+def _json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,69 @@
+"""Text-to-image training on captioned pictures, of a model that exists or of one with random weights."""
+
+from __future__ import annotations
+
+import jax
+
+from flaxdream.config import TextToImageConfig, batch_problems, text_to_image_problems
+from flaxdream.data.captioned import CaptionedRows
+from flaxdream.data.held_out import HeldOutRows
+from flaxdream.data.picture_set import PictureSet, split_off
+from flaxdream.data.tags import TagRules
+from flaxdream.training.mesh import make_mesh
+from flaxdream.training.recipes import finetuned_model
+from flaxdream.training.recipes.captioned_data import broken_pictures, folder_of_pictures, say, training_set, without
+from flaxdream.training.recipes.checks import late_problems
+from flaxdream.training.recipes.denoising import Denoising
+from flaxdream.training.recipes.run import run, total_steps
+from flaxdream.weights.model_dir import read_model_dir
+
+
+def train_text_to_image(config: TextToImageConfig) -> int:
+    """Runs the whole training and returns the exit code: 0, or 130 and 143 when a signal stopped it.
+
+    Raises ValueError with all problems of the settings and the data, before anything is compiled.
+    """
+    problems = text_to_image_problems(config) + batch_problems(config, jax.device_count()) + late_problems(config)
+    pictures, held_out = None, None
+    try:
+        pictures, held_out = _sets(config)
+    except ValueError as error:
+        problems.append(str(error))
+    broken = broken_pictures(pictures, config.dataloader_num_workers) if pictures is not None else []
+    if broken and not config.skip_broken_images:
+        problems += [f"{problem} (--skip_broken_images goes on without it)" for problem in broken]
+    if problems:
+        raise ValueError("these settings cannot be used:\n  " + "\n  ".join(problems))
+    assert pictures is not None
+
+    folder = finetuned_model.model_folder(config)
+    read_model_dir(folder)
+    mesh = make_mesh(config.fsdp)
+    source = CaptionedRows(
+        without(pictures, broken),
+        config.rows_per_step(jax.device_count()),
+        config.seed,
+        proportion_empty_prompts=config.proportion_empty_prompts,
+        tags=TagRules(
+            config.shuffle_caption, config.keep_tokens, config.caption_tag_dropout_rate, config.caption_separator
+        ),
+        max_train_samples=config.max_train_samples,
+    )
+    steps = total_steps(config, source.steps_per_epoch)
+    say([
+        *pictures.notes,
+        f"{len(source)} pictures, {source.batch_rows} rows a step on {jax.device_count()} x "
+        f"{jax.devices()[0].device_kind}, {steps} steps",
+    ])  # fmt: skip
+    rows = HeldOutRows(held_out, source.batch_rows) if held_out is not None else None
+    return run(Denoising(config, finetuned_model.load(config, folder, mesh), source, mesh, steps, held_out=rows))
+
+
+def _sets(config: TextToImageConfig) -> tuple[PictureSet, PictureSet | None]:
+    """The pictures to train on and those that are held out."""
+    pictures = training_set(config)
+    if config.held_out_data_dir is not None:
+        return pictures, folder_of_pictures(config.held_out_data_dir, config, missing_caption="leave_out")
+    if config.held_out_samples:
+        return split_off(pictures, config.held_out_samples, config.seed)
+    return pictures, None

@@ -1,0 +1,75 @@
+"""A run's metrics to the progress bar and the trackers, and what its summary says of time and memory."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from flaxdream.config.run import RunConfig
+from flaxdream.training.learning_rate import Schedule
+from flaxdream.training.loop import Outcome
+from flaxdream.training.recipes.optimization import learning_rates
+from flaxdream.training.trackers import Trackers
+
+
+class Watch:
+    """The loop's `watch` hook."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        batch_rows: int,
+        schedules: dict[str, Schedule],
+        progress: tqdm,
+        trackers: Trackers | None,
+        began: float,
+    ):
+        """`began` is when the run started, by time.perf_counter."""
+        self._config, self._rows, self._schedules = config, batch_rows, schedules
+        self._progress, self._trackers = progress, trackers
+        self._began, self._since = began, time.perf_counter()
+        self._speeds: list[float] = []  # pictures a second, a step each
+        self._first_step: float | None = None
+        self.held_out: float | None = None  # the last held-out loss
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        now = time.perf_counter()
+        speed = self._rows / max(now - self._since, 1e-9)
+        self._since = now
+        self._first_step = self._first_step or now
+        self._speeds.append(speed)
+        self._progress.update()
+        shown = {"loss": f"{metrics['loss']:.4f}"}
+        if self.held_out is not None:
+            shown["held_out"] = f"{self.held_out:.4f}"
+        self._progress.set_postfix(**shown, images_s=f"{speed:.2f}")
+        if self._trackers is not None:
+            rates = learning_rates(self._config, self._schedules, step)
+            self._trackers.log(step, {**metrics, **rates, "images_per_second": speed})
+
+    def evaluated(self, step: int, loss: float) -> None:
+        """A held-out loss, which stands beside the step's own metrics."""
+        self.held_out = loss
+        if self._trackers is not None:
+            self._trackers.log(step, {"held_out_loss": loss})
+
+    def summary(self, outcome: Outcome) -> dict[str, Any]:
+        """The speed is that of the median step, so compiling and pictures are left out."""
+        memory = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
+        summary = {
+            "steps": outcome.step,
+            "seconds": round(outcome.seconds, 2),
+            "total_seconds": round(time.perf_counter() - self._began, 2),
+            "seconds_to_first_step": round(self._first_step - self._began, 2) if self._first_step else None,
+            "images_per_second": round(statistics.median(self._speeds), 3) if self._speeds else None,
+            "host_wait_share": round(outcome.data_seconds / max(outcome.seconds, 1e-9), 4),
+            "peak_memory_bytes": max((peak for peak in memory if peak), default=None),
+            "devices": jax.device_count(),
+            "device_kind": jax.devices()[0].device_kind,
+        }
+        return {name: value for name, value in summary.items() if value is not None}
