@@ -28,9 +28,11 @@ RUNTIME = [
 ]
 TENSORBOARD = ["tensorboardX>=2.6.4"]  # writes the event files; `pip install tensorboard` shows them
 WANDB = ["wandb>=0.19"]
+HEIC = ["pillow-heif>=1"]  # pictures of iPhones
 TEST = [
     *TENSORBOARD,
     *WANDB,
+    *HEIC,
     "torch==2.13.0",
     "accelerate>=1",  # else diffusers warns when it loads a model
     "pytest>=8",
@@ -58,6 +60,7 @@ setup(
         "cuda": ["jax[cuda13]>=0.10"],
         "tensorboard": TENSORBOARD,
         "wandb": WANDB,
+        "heic": HEIC,
         "test": TEST,
     },
     entry_points={"console_scripts": ["flaxdream = flaxdream.cli:main"]},

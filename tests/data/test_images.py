@@ -175,9 +175,32 @@ def test_other_formats_are_read(tmp_path, suffix):
     np.testing.assert_allclose(read_picture(tmp_path / f"a.{suffix}")[8, 8].astype(int), [250, 128, 4], atol=6)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is not None, reason="pillow-heif is installed")
-def test_heic_without_its_package_says_what_to_install(tmp_path):
+@pytest.mark.parametrize("suffix", ["heic", "HEIF", "hif"])
+def test_heic_is_read_and_shown_upright(tmp_path, suffix):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / f"a.{suffix}"
+    picture = np.full((32, 64, 3), (250, 128, 4), np.uint8)
+    picture[:, 32:] = 0, 0, 250
+    heif = pillow_heif.from_pillow(Image.fromarray(picture))
+    heif.save(path, quality=-1, chroma=444, exif=exif(6).tobytes())
+    shown = read_picture(path)
+    assert shown.shape == (64, 32, 3) == (*picture_size(path), 3)
+    np.testing.assert_allclose(shown.astype(int), np.rot90(picture, -1), atol=6)
+
+
+def test_a_truncated_heic_is_broken(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "a.heic"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    pillow_heif.from_pillow(Image.fromarray(noise)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(BrokenPicture, match="a.heic: "):
+        read_picture(path)
+
+
+def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BrokenPicture, match="pip install pillow-heif"):
         read_picture(tmp_path / "a.HEIC")
 
