@@ -20,7 +20,7 @@ from flaxdream.sampling import pictures, placement
 from flaxdream.sampling import progress as progress_
 from flaxdream.sampling.pictures import Picture
 from flaxdream.sampling.prompts import Request
-from flaxdream.weights import hub, model_dir
+from flaxdream.weights import checkpoint_model, hub, model_dir
 from flaxdream.weights.tokenizer import read_tokenizer, tokenize
 
 COMPONENTS = ("text_encoder", "unet", "vae")
@@ -75,7 +75,9 @@ class FlaxStableDiffusionPipeline:
         safety_checker: None = None,
         feature_extractor: None = None,
     ) -> tuple[FlaxStableDiffusionPipeline, Params]:
-        """The pipeline and its parameters, from a diffusers folder or a Hub id; a local folder comes first.
+        """The pipeline and its parameters, from a diffusers folder, a Hub id or a checkpoint of a training.
+
+        A local folder comes first. A checkpoint (`out/checkpoint-500`) is what the training would have written then.
 
         `dtype` is that of the computation, `param_dtype` (the same if not given) that of the parameters;
         `sharding` says where they go (the first device if not given). `scheduler` is a sampler's name or the
@@ -84,23 +86,18 @@ class FlaxStableDiffusionPipeline:
         """
         if safety_checker is not None or feature_extractor is not None:
             raise ValueError("safety_checker and feature_extractor cannot be run here; leave them out or pass None.")
-        folder = hub.model_folder(
-            str(pretrained_model_name_or_path),
-            revision=revision,
-            variant=variant,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            components=model_dir.NEEDED,
-        )
-        model = model_dir.read_model_dir(folder)
+        source: dict[str, Any] = {
+            "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only,
+            "components": model_dir.NEEDED,
+        }  # fmt: skip
+        model, tokenizer, variant = _opened(pretrained_model_name_or_path, revision, variant, source)
         networks = _networks(model.configs, attention, dtype=dtype, param_dtype=param_dtype or dtype)
         own = model.configs["scheduler"]
         if isinstance(scheduler, str):
             own = scheduler_config(own, scheduler)
         elif scheduler is not None:
             own = dict(scheduler)
-        pipeline = cls(networks, read_tokenizer(model.path / "tokenizer"), own, model.path, variant)
+        pipeline = cls(networks, read_tokenizer(tokenizer), own, model.path, variant)
         params = {
             name: model.read_params(name, getattr(networks, name).shapes, variant=variant, sharding=sharding)
             for name in COMPONENTS
@@ -326,6 +323,18 @@ class FlaxStableDiffusionPipeline:
         if min(size) <= 0 or any(side % scale for side in size):
             raise ValueError(f"height {size[0]} and width {size[1]} must be positive multiples of {scale} pixels.")
         return size
+
+
+def _opened(
+    source: str | Path, revision: str | None, variant: str | None, where: dict[str, Any]
+) -> tuple[model_dir.ModelDir, str | Path, str | None]:
+    """The model, the folder of its tokenizer and which weight files are read, from a folder, an id or a checkpoint."""
+    saved = checkpoint_model.find_checkpoint(source)
+    if saved is None:
+        folder = hub.model_folder(source, revision=revision, variant=variant, **where)
+        return model_dir.read_model_dir(folder), folder / "tokenizer", variant
+    model = checkpoint_model.checkpoint_model(saved, **where)
+    return model, model.tokenizer_folder, variant or saved.extra["config"].get("variant")
 
 
 def _as_diffusers_samples(scheduler: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,14 +15,9 @@ from jax.experimental import multihost_utils
 
 from flaxdream.arrays import PyTree
 from flaxdream.training import checkpoint_files as files
-from flaxdream.training.checkpoint_arrays import (
-    array_handler,
-    describe,
-    import_orbax,
-    named_leaves,
-    refuse_unsavable,
-    restore_checkpoint,
-)
+from flaxdream.training.checkpoint_arrays import describe, named_leaves, refuse_unsavable, restore_checkpoint
+from flaxdream.weights.checkpoint import Arrays, checkpoint_path, list_checkpoints, read_checkpoint
+from flaxdream.weights.checkpoint_arrays import array_handler, import_orbax
 
 TIMEOUT = 3600  # seconds for a save, over all processes
 _REASONS = r"No space left on device|File too large|Disk quota exceeded|Permission denied|Read-only file system"
@@ -102,7 +97,7 @@ class Checkpoints:
         self.wait()
         state, extra = restore_checkpoint(path, abstract_state)
         if Path(path).expanduser().absolute() == self.latest():
-            self._here = files.read_checkpoint(Path(path)).step
+            self._here = read_checkpoint(Path(path)).step
         return state, extra
 
     def close(self) -> None:
@@ -134,7 +129,7 @@ class Checkpoints:
             files.clear_leftovers(self._folder)
         self._orbax.save(files.writing_path(self._folder, step), args=orbax.args.PyTreeSave(arrays))
 
-    def _finish(self, step: int, arrays: files.Arrays, extra: dict[str, Any]) -> None:
+    def _finish(self, step: int, arrays: Arrays, extra: dict[str, Any]) -> None:
         self._orbax.wait_until_finished()
         if _is_primary():
             files.publish(self._folder, step, arrays, extra)
@@ -145,9 +140,9 @@ class Checkpoints:
         if _is_primary():
             files.clear_leftovers(self._folder)
         reason = re.search(_REASONS, str(error)) or re.search(r".*", f"{type(error).__name__}: {error}")
-        kept = ", ".join(path.name for path in files.list_checkpoints(self._folder))
+        kept = ", ".join(path.name for path in list_checkpoints(self._folder))
         return CheckpointNotSavedError(
-            f"{files.checkpoint_path(self._folder, step)} could not be written ({_gigabytes(self._bytes)}"
+            f"{checkpoint_path(self._folder, step)} could not be written ({_gigabytes(self._bytes)}"
             f"{_free(self._folder)}): {reason[0] if reason else error}\n"
             f"{f'Earlier checkpoints are as they were: {kept}.' if kept else 'There is no earlier checkpoint.'} "
             "Make room there, with a smaller --checkpoints_total_limit too, or choose another --output_dir; then go "
@@ -158,12 +153,12 @@ class Checkpoints:
 def latest_checkpoint(folder: str | Path) -> Path | None:
     """The newest complete checkpoint of a run folder; with several processes, the one that the first of them sees."""
     folder = Path(folder).expanduser().absolute()
-    found = files.list_checkpoints(folder)
+    found = list_checkpoints(folder)
     if jax.process_count() == 1:
         return found[-1] if found else None
     step = -1 if not found else int(found[-1].name.rpartition("-")[2])
     step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
-    return None if step < 0 else files.checkpoint_path(folder, step)
+    return None if step < 0 else checkpoint_path(folder, step)
 
 
 def _is_primary() -> bool:

@@ -22,6 +22,7 @@ from flaxdream.weights.carry import (
     without_flax,
     write_json,
 )
+from flaxdream.weights.checkpoint import MANIFEST, list_checkpoints
 from flaxdream.weights.params import Placement, read_params
 from flaxdream.weights.replace import INDEX, finish_interrupted, replacing
 from flaxdream.weights.safetensors import write_safetensors
@@ -147,6 +148,17 @@ def _read_index(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise ValueError(f"{path} does not exist, or is not a folder. Expected a diffusers model folder with {INDEX}.")
     if not (path / INDEX).is_file():
+        if (path / MANIFEST).is_file():
+            raise ValueError(
+                f"{path} is a checkpoint of a training. Make a model of it first: "
+                f"flaxdream export --checkpoint {path} --output_dir NEW_FOLDER"
+            )
+        if unfinished := list_checkpoints(path):
+            raise ValueError(
+                f"{path} is the folder of a training that has not written its model yet. Its newest checkpoint is "
+                f"{unfinished[-1]}: draw from that, or make a model of it: "
+                f"flaxdream export --run {path} --output_dir NEW_FOLDER"
+            )
         there = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
         raise ValueError(
             f"{path} is not a diffusers model folder: it has no {INDEX}. There is: {there}. "

@@ -43,7 +43,7 @@ def read_params(
     found = open_weights(source, variant)
     wanted = dict(names.leaves(shapes))
     pairs = _matched(found, wanted, _described(source))
-    place = _placement(sharding)
+    place = placement(sharding)
     # A `with jax.default_device(...)` counts for one thread only: it is handed on to those that load.
     device = jax.config.jax_default_device  # type: ignore[attr-defined]
     in_file_order = sorted(pairs, key=lambda path: (str(found[pairs[path]].file.path), found[pairs[path]].start))
@@ -178,7 +178,8 @@ def _landed(path: str, future: Future[Array]) -> tuple[str, Array]:
     return path, jax.block_until_ready(future.result())
 
 
-def _placement(sharding: Placement) -> Callable[[str], Any]:
+def placement(sharding: Placement) -> Callable[[str], Any]:
+    """Where the parameter of each path goes; None is the default device."""
     if sharding is None or isinstance(sharding, jax.sharding.Sharding):
         return lambda path: sharding
     if isinstance(sharding, Mapping):

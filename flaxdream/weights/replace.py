@@ -6,6 +6,7 @@ run), and `.model.ready`, a finished one that was not yet moved in completely (m
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 
 INDEX = "model_index.json"  # there only while everything that it lists is there
 _REPLACED = ".replaced_index.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -23,6 +25,7 @@ def replacing(target: Path) -> Iterator[Path]:
     """A new empty folder that becomes `target` when the block ends, or vanishes when it raises.
 
     What the old `target` held besides the model (checkpoints, logs) stays. One process writes a folder at a time.
+    On a full disk the OSError says so, and that nothing changed.
     """
     target = target.expanduser().resolve()
     if target.exists() and not target.is_dir():
@@ -40,6 +43,15 @@ def replacing(target: Path) -> Iterator[Path]:
         else:
             new.rename(target)
         _flush_names(target.parent)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        free = shutil.disk_usage(target.parent).free / 1e6
+        raise OSError(
+            error.errno,
+            f"{target} could not be written: {error.strerror} ({free:.0f} MB free there). What was there before is as "
+            "it was. Make room there, and try again",
+        ) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
     finish_interrupted(target)

@@ -21,13 +21,12 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from flaxdream.training import checkpoint_files
 from flaxdream.training.adam_8bit import scale_by_adam_8bit
 from flaxdream.training.checkpoint_arrays import restore_checkpoint
-from flaxdream.training.checkpoint_files import DamagedCheckpointError, list_checkpoints
 from flaxdream.training.checkpoints import CheckpointNotSavedError, Checkpoints, latest_checkpoint
 from flaxdream.training.ema import init_ema
 from flaxdream.training.resume import differences, find_checkpoint
+from flaxdream.weights.checkpoint import MANIFEST, DamagedCheckpointError, list_checkpoints, read_checkpoint
 
 ADAM_8BIT = optax.chain(optax.clip_by_global_norm(1.0), scale_by_adam_8bit(0.9, 0.999, 1e-8))
 
@@ -232,11 +231,11 @@ def test_the_state_just_saved_or_restored_is_not_written_again(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, {"step": jnp.asarray(1, jnp.int32)}, {})
         checkpoints.save(1, {"step": jnp.asarray(1, jnp.int32)}, {"again": True})
-    assert checkpoint_files.read_checkpoint(tmp_path / "checkpoint-1").extra == {}
+    assert read_checkpoint(tmp_path / "checkpoint-1").extra == {}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.restore(tmp_path / "checkpoint-1", {"step": jnp.zeros((), jnp.int32)})
         checkpoints.save(1, {"step": jnp.asarray(1, jnp.int32)}, {"again": True})
-    assert checkpoint_files.read_checkpoint(tmp_path / "checkpoint-1").extra == {}
+    assert read_checkpoint(tmp_path / "checkpoint-1").extra == {}
 
 
 def test_a_checkpoint_of_accelerate_is_neither_taken_nor_overwritten(tmp_path):
@@ -261,7 +260,7 @@ def three(tmp_path):
 
 
 def largest_file(checkpoint: Path) -> Path:
-    files = (file for file in checkpoint.rglob("*") if file.is_file() and file.name != checkpoint_files.MANIFEST)
+    files = (file for file in checkpoint.rglob("*") if file.is_file() and file.name != MANIFEST)
     return max(files, key=lambda file: file.stat().st_size)
 
 
@@ -405,9 +404,9 @@ def test_what_is_no_checkpoint_is_answered_with_what_is_there(three, tmp_path):
 
 
 def test_settings_that_changed_are_told_one_by_one():
-    saved = {"learning_rate": 5e-6, "betas": [0.9, 0.999], "seed": 1, "use_ema": False, "output_dir": "a", "new": None}
-    now = {"learning_rate": 1e-5, "betas": (0.9, 0.999), "seed": 1, "use_ema": True, "output_dir": "b", "snr_gamma": 5}
-    assert differences(saved, now, ["learning_rate", "betas", "seed", "use_ema", "snr_gamma", "new"]) == [
+    saved = {"learning_rate": 5e-6, "betas": [0.9, 0.999], "seed": 1, "use_ema": False, "output_dir": "a"}
+    now = {"learning_rate": 1e-5, "betas": (0.9, 0.999), "seed": 1, "use_ema": True, "output_dir": "b", "later": 3}
+    assert differences(saved | {"snr_gamma": None}, now | {"snr_gamma": 5}) == [
         "--learning_rate was 5e-06 and is 1e-05.",
         "--use_ema was false and is true.",
         "--snr_gamma was not set and is 5.",
