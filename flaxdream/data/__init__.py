@@ -2,5 +2,6 @@
 
 `images` files to arrays; `folders`, `captions`, `concepts` what a DreamBooth user has; `picture_set` captioned
 pictures behind one face, and `folder_set` those of a folder; `dreambooth`, `captioned`, `held_out` which picture is
-in which row of which step; `loader` rows to batches of arrays; `class_images` the folder of prior pictures.
+in which row of which step, by `orders`; `buckets` the sizes to which pictures of many shapes are cut; `loader` rows to
+batches of arrays; `class_images` the folder of prior pictures.
 """

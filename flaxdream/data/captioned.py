@@ -1,28 +1,28 @@
 """The order of a captioned set: which picture with which of its captions is in which row of which step.
 
-An epoch is a shuffle of all pictures, each `repeats` times. Batches are cut from the endless run of epochs: the tail
-of an epoch shares a batch with the head of the next, and no batch is smaller. Caption, tags and crop are drawn for
-the row and the step, not for the picture. All is a pure function of (seed, step).
+`orders` says which picture, with buckets or without. Caption, tags and crop are drawn for the row and the step, not
+for the picture. All is a pure function of (seed, step).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flaxdream.data.buckets import BucketPlan
 from flaxdream.data.digests import text_digest
-from flaxdream.data.draws import Purpose, permutation, uniforms, words
-from flaxdream.data.picture_set import PictureSet, drawn_samples
+from flaxdream.data.draws import Purpose, uniforms, words
+from flaxdream.data.orders import BucketOrder, EndlessOrder, Order
+from flaxdream.data.picture_set import PictureSet, drawn_samples, planned_part
 from flaxdream.data.rows import Row
-from flaxdream.data.tags import TagRules, drawn_tags, tag_count
+from flaxdream.data.tags import AS_THEY_ARE, TagRules, drawn_tags, tag_count
 
 if TYPE_CHECKING:
-    from jaxtyping import Int, UInt8
+    from jaxtyping import UInt8
 
 TABLE_OF_AT_MOST = 20_000  # pictures whose captions are all kept, tokenized and perhaps encoded before the start
 
@@ -68,21 +68,30 @@ class CaptionedRows:
         seed: int,
         *,
         proportion_empty_prompts: float = 0.0,
-        tags: TagRules = TagRules(),  # noqa: B008  (frozen)
+        tags: TagRules = AS_THEY_ARE,
         repeats: int = 1,
         max_train_samples: int | None = None,
+        buckets: BucketPlan | None = None,
         table_of_at_most: int = TABLE_OF_AT_MOST,
     ):
-        """`batch_size` is that of the global batch, of all devices, hosts and accumulated parts together."""
-        self.pictures = drawn_samples(pictures, max_train_samples, seed)
-        self.batch_size, self.seed, self.repeats = batch_size, seed, repeats
-        self.captions_are_fixed = not tags.change_captions and len(self.pictures) <= table_of_at_most
-        self._caption = CaptionDraw(self.pictures, seed, proportion_empty_prompts, tags)
-        self._epoch = lru_cache(maxsize=2)(self._shuffled_epoch)
+        """`batch_size` is that of the global batch, of all devices, hosts and accumulated parts together.
+
+        `buckets` is the plan for these pictures; those that it leaves out have no index here. Draw samples first and
+        plan for them: `drawn_samples`.
+        """
         if batch_size < 1 or repeats < 1:
             raise ValueError(f"batch size {batch_size}, repeats {repeats}; expected 1 or more")
-        if not len(self.pictures):
+        if not len(pictures):
             raise ValueError(f"{pictures.name}: there is no picture with a caption")
+        self.batch_size, self.seed, self.repeats, self.buckets = batch_size, seed, repeats, buckets
+        self.pictures = drawn_samples(pictures, max_train_samples, seed)
+        if buckets is not None:
+            self.buckets, self.pictures = buckets.without_left_out(), planned_part(self.pictures, buckets)
+        self.captions_are_fixed = not tags.change_captions and len(self.pictures) <= table_of_at_most
+        self._caption = CaptionDraw(self.pictures, seed, proportion_empty_prompts, tags)
+        self._order: Order = EndlessOrder(len(self.pictures), batch_size, seed, repeats)
+        if self.buckets is not None:
+            self._order = BucketOrder(self.buckets.groups(), batch_size, seed, repeats)
 
     @cached_property
     def captions(self) -> tuple[str, ...]:
@@ -98,21 +107,18 @@ class CaptionedRows:
 
     @property
     def epoch_length(self) -> int:
-        """Rows of an epoch."""
-        return len(self.pictures) * self.repeats
+        """Rows of an epoch that show a picture."""
+        return self._order.epoch_length
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that `--num_train_epochs 1` stands for, as in diffusers, whose last batch of an epoch is smaller.
-
-        Ours never is: after n times these steps the order is up to one batch a time further.
-        """
-        return math.ceil(self.epoch_length / self.batch_size)
+        return self._order.steps_per_epoch
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the pictures and captions, and of how often each comes: another one, another run."""
-        return text_digest([self.pictures.fingerprint, str(self.repeats)])
+        """Digest of the pictures and captions, how often each comes, and the buckets: another one, another run."""
+        buckets = [] if self.buckets is None else [self.buckets.fingerprint]
+        return text_digest([self.pictures.fingerprint, str(self.repeats), *buckets])
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -126,17 +132,18 @@ class CaptionedRows:
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return self.pictures.read(index)
 
+    def resolution(self, index: int) -> tuple[int, int] | None:
+        return None if self.buckets is None else self.buckets.size(index)
+
     def rows(self, step: int, places: Sequence[int] | None = None) -> list[Row]:
         """The global batch of a step, or the rows at these places of it alone."""
-        return [self._row(step, place) for place in (range(self.batch_size) if places is None else places)]
+        wanted = range(self.batch_size) if places is None else places
+        indices, weights = self._order.at(step, wanted)
+        drawn = zip(wanted, indices.tolist(), weights.tolist(), strict=True)
+        return [self._row(step, row, index, weight) for row, index, weight in drawn]
 
-    def _row(self, step: int, row: int) -> Row:
-        epoch, position = divmod(step * self.batch_size + row, self.epoch_length)
-        index = int(self._epoch(epoch)[position]) % len(self.pictures)
+    def _row(self, step: int, row: int, index: int, weight: float) -> Row:
         caption = self._caption(step, row, index)
         place = self._caption_index[caption] if self.captions_are_fixed else -1
         top, left, flip = uniforms(self.seed, Purpose.CROP_AND_FLIP, (step, row), 3).tolist()
-        return Row(row, index, self.path(index), caption, place, 1.0, 0, False, (top, left), flip)
-
-    def _shuffled_epoch(self, epoch: int) -> Int[np.ndarray, " rows"]:
-        return permutation(self.seed, Purpose.EPOCH, (0, epoch), self.epoch_length)
+        return Row(row, index, self.path(index), caption, place, weight, 0, False, (top, left), flip)

@@ -25,6 +25,8 @@ class Purpose(IntEnum):
     TAGS = 5
     SAMPLES = 6
     HELD_OUT = 7
+    BATCHES = 8
+    BUCKET_DECK = 9
 
 
 def words(seed: int, purpose: Purpose, address: tuple[int, int], count: int) -> np.ndarray:

@@ -103,6 +103,9 @@ class DreamBoothRows:
     def caption_index(self, index: int) -> int:
         return self._caption_index[self.pictures[index].caption]
 
+    def resolution(self, index: int) -> tuple[int, int] | None:
+        return None
+
     def size(self, index: int) -> tuple[int, int]:
         return picture_size(self.path(index))
 

@@ -8,6 +8,7 @@ Pillow's plain formula, and CMYK JPEG files are taken as inverted (Adobe's way),
 from __future__ import annotations
 
 import importlib.util
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
 
 HEIF = (".heic", ".heif", ".hif")
+HEIF_BRANDS = (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1")
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2")
     + (".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", *HEIF)
@@ -73,10 +75,13 @@ def is_picture(path: str | Path) -> bool:
     return Path(path).suffix.lower() in EXTENSIONS
 
 
-def read_picture(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture in 8-bit RGB, as a viewer shows it; else BrokenPicture."""
+def read_picture(path: str | Path, data: bytes | None = None) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture in 8-bit RGB, as a viewer shows it; else BrokenPicture.
+
+    With `data`, the bytes of a file that lies in an archive or a table, `path` is only its name in messages.
+    """
     try:
-        with _opened(Path(path)) as image:
+        with _opened(Path(path), data) as image:
             image.load()
             turn = TURNS.get(_orientation(image))
             shown = _to_rgb(image)
@@ -84,13 +89,13 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     except (MemoryError, BrokenPicture):
         raise
     except Exception as error:  # a decoder of a broken file may raise anything
-        raise BrokenPicture(path, _reason(Path(path), error)) from error
+        raise BrokenPicture(path, _reason(Path(path), data, error)) from error
 
 
-def picture_size(path: str | Path) -> tuple[int, int]:
+def picture_size(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
     """Height and width as `read_picture` will give them, from the file's header where possible; else BrokenPicture."""
     try:
-        with _opened(Path(path)) as image:
+        with _opened(Path(path), data) as image:
             height, width = image.size[1], image.size[0]
             # Pillow itself turns TIFF and reports the turned size; for all others the tag is still to be obeyed.
             turned = image.format != "TIFF" and _orientation(image) >= 5
@@ -98,12 +103,12 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     except (MemoryError, BrokenPicture):
         raise
     except Exception as error:
-        raise BrokenPicture(path, _reason(Path(path), error)) from error
+        raise BrokenPicture(path, _reason(Path(path), data, error)) from error
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    if path.suffix.lower() in HEIF:
+def _opened(path: Path, data: bytes | None) -> Iterator[Image.Image]:
+    if path.suffix.lower() in HEIF or (data is not None and data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS):
         if importlib.util.find_spec("pillow_heif") is None:
             raise BrokenPicture(
                 path, "HEIC needs one more package: pip install pillow-heif (or save it as JPEG or PNG)"
@@ -113,17 +118,18 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         pillow_heif.register_heif_opener()
     if path.suffix.lower() == ".avif" and not features.check("avif"):
         raise BrokenPicture(path, "this Pillow reads no AVIF: pip install 'Pillow>=11.3' (or save it as JPEG or PNG)")
-    with path.open("rb") as file, Image.open(file) as image:  # the file is ours to close, whatever a plugin does
+    opened = path.open("rb") if data is None else io.BytesIO(data)
+    with opened as file, Image.open(file) as image:  # the file is ours to close, whatever a plugin does
         yield image
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(path: Path, data: bytes | None, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "the file does not exist; was it moved or deleted after the start?"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"too many pixels ({error}); scale it down"
     if isinstance(error, UnidentifiedImageError):
-        empty = os.path.getsize(path) == 0
+        empty = (os.path.getsize(path) if data is None else len(data)) == 0
         return "the file is empty" if empty else "the content is not that of a picture that Pillow reads"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be opened: {error.strerror}"

@@ -29,7 +29,7 @@ class LoaderSettings:
     """How pictures are cut, and the means used for it; the latter never change a batch."""
 
     resolution: tuple[int, int]
-    """Height and width in pixels."""
+    """Height and width in pixels, where the source has none of its own for a picture."""
     center_crop: bool = False
     """The middle of each picture, not a place drawn anew for each row and step."""
     random_flip: bool = False
@@ -49,9 +49,9 @@ class LoaderSettings:
 class Loader:
     """The batches of one process, from any step on.
 
-    A batch has, for each of the process's rows: `pixels` [rows, H, W, 3], `weight` (float32), `row` (place in the
-    global batch), `index` (of the picture), `caption` (texts), `caption_index` (in `source.captions`; -1 where they are
-    not fixed), `concept`, `is_class`, `top_left` and `original_size` [rows, 2].
+    A batch has, for each of the process's rows: `pixels` [rows, H, W, 3] (at one step all have one size), `weight`
+    (float32), `row` (place in the global batch), `index` (of the picture), `caption` (texts), `caption_index` (in
+    `source.captions`; -1 where they are not fixed), `concept`, `is_class`, `top_left` and `original_size` [rows, 2].
     """
 
     def __init__(
@@ -104,7 +104,11 @@ class Loader:
     def picture(self, index: int, flip: bool = False) -> Crop:
         """The picture as every step sees it if nothing `augments`; the crop is the middle one."""
         resized, size = self._resized(index)
-        return crop(resized, self.settings.resolution, size, center_crop=True, flip=flip)
+        return crop(resized, self.resolution(index), size, center_crop=True, flip=flip)
+
+    def resolution(self, index: int) -> tuple[int, int]:
+        """Height and width to which the picture is cut."""
+        return self.source.resolution(index) or self.settings.resolution
 
     def _start(self, step: int, pool: ThreadPoolExecutor | None) -> tuple[Batch, list[Future]]:
         """The batch with its pixels still to come, and what is to be waited for; without a pool all is done."""
@@ -123,7 +127,7 @@ class Loader:
         return batch
 
     def _empty(self, rows: Sequence[Row]) -> Batch:
-        shape = (len(rows), *self.settings.resolution, 3)
+        shape = (len(rows), *self.resolution(rows[0].index), 3)
         return {
             "pixels": np.empty(shape, np.float32 if self.settings.float_pixels else np.uint8),
             "weight": np.array([row.weight for row in rows], np.float32),
@@ -139,7 +143,7 @@ class Loader:
 
     def _fill(self, batch: Batch, place: int, row: Row) -> None:
         """Writes one row's pixels into the batch."""
-        settings = self.settings
+        settings, resolution = self.settings, batch["pixels"].shape[1:3]
         try:
             resized, size = self._resized(row.index)
         except BrokenPicture as problem:
@@ -147,12 +151,10 @@ class Loader:
                 raise
             self.broken[problem.path] = problem.reason
             batch["weight"][place] = 0
-            cut = Crop(np.full((*settings.resolution, 3), GREY, np.uint8), (0, 0), settings.resolution)
+            cut = Crop(np.full((*resolution, 3), GREY, np.uint8), (0, 0), resolution)
         else:
             flip = settings.random_flip and row.flip_draw < 0.5
-            cut = crop(
-                resized, settings.resolution, size, center_crop=settings.center_crop, crop_draw=row.crop_draw, flip=flip
-            )
+            cut = crop(resized, resolution, size, center_crop=settings.center_crop, crop_draw=row.crop_draw, flip=flip)
         batch["pixels"][place] = to_model_range(cut.pixels) if settings.float_pixels else cut.pixels
         batch["top_left"][place] = cut.top_left
         batch["original_size"][place] = cut.original_size
@@ -162,14 +164,15 @@ class Loader:
         if (known := self._cache.get(index)) is not None:
             return known
         picture = self.source.read(index)
-        resized = resize_to_cover(picture, self.settings.resolution, self.settings.interpolation)
+        resized = resize_to_cover(picture, self.resolution(index), self.settings.interpolation)
         size = (picture.shape[0], picture.shape[1])
         self._cache.put(index, resized, size)
         return resized, size
 
     def _leaves_room(self, index: int) -> bool:
         try:
-            return resized_size(self.source.size(index), self.settings.resolution) != self.settings.resolution
+            resolution = self.resolution(index)
+            return resized_size(self.source.size(index), resolution) != resolution
         except BrokenPicture:
             if self.settings.skip_broken:
                 return False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from flaxdream.data.buckets import BucketPlan
 from flaxdream.data.digests import text_digest
 from flaxdream.data.draws import Purpose, permutation
 
@@ -99,3 +100,11 @@ def split_off(pictures: PictureSet, count: int, seed: int) -> tuple[PictureSet, 
         raise ValueError(f"{pictures.name}: {count} of {there} pictures cannot be held out; expected 1 to {there - 1}")
     order = permutation(seed, Purpose.HELD_OUT, (0, 0), there)
     return Part(pictures, np.sort(order[count:])), Part(pictures, np.sort(order[:count]))
+
+
+def planned_part(pictures: PictureSet, plan: BucketPlan) -> PictureSet:
+    """The pictures that the plan of buckets does not leave out."""
+    planned = len(plan.bucket_of)
+    if planned != len(pictures):
+        raise ValueError(f"{pictures.name}: the buckets are planned for {planned} pictures; there are {len(pictures)}")
+    return Part(pictures, plan.kept) if plan.left_out else pictures

@@ -56,6 +56,9 @@ class RowSource(Protocol):
     def path(self, index: int) -> Path:
         """The picture's file, or its key."""
 
+    def resolution(self, index: int) -> tuple[int, int] | None:
+        """Height and width to which the picture is cut; the same for all rows of a step. None: the loader's own."""
+
     def size(self, index: int) -> tuple[int, int]:
         """Height and width, without decoding where possible; else BrokenPicture."""
 

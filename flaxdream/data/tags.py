@@ -33,6 +33,9 @@ class TagRules:
         return self.shuffle or self.dropout > 0
 
 
+AS_THEY_ARE = TagRules()
+
+
 def drawn_tags(caption: str, rules: TagRules, words: np.ndarray) -> str:
     """The caption with its tags shuffled and thinned; `words` are two 64-bit random integers for each tag.
 

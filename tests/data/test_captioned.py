@@ -10,8 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flaxdream.data.buckets import bucket_table, plan_buckets
 from flaxdream.data.captioned import CaptionedRows
+from flaxdream.data.held_out import HeldOutRows
+from flaxdream.data.images import BrokenPicture
 from flaxdream.data.loader import Loader, LoaderSettings
+from flaxdream.data.picture_sizes import picture_sizes
 from flaxdream.data.tags import TagRules
 
 
@@ -167,3 +171,56 @@ def test_the_fingerprint_follows_pictures_samples_and_repeats():
 def test_what_cannot_be_trained_is_refused_at_once(count, batch_size, options, message):
     with pytest.raises(ValueError, match=message):
         CaptionedRows(Numbered(count), batch_size, 0, **options)
+
+
+class Sized(Numbered):
+    """Pictures of several shapes: every third is wide, every third is tall; number 7 cannot be read."""
+
+    def size(self, index):
+        if index == 7:
+            raise BrokenPicture(self.path(index), "damaged")
+        return [(16, 16), (16, 24), (24, 16)][index % 3]
+
+    def read(self, index):
+        return np.full((*self.size(index), 3), index, np.uint8)
+
+
+@pytest.fixture
+def planned():
+    pictures = Sized(20)
+    return pictures, plan_buckets(picture_sizes(pictures).sizes, bucket_table("novelai", 16, 8))
+
+
+def test_batches_of_buckets_are_cut_to_the_size_of_their_bucket(planned):
+    pictures, plan = planned
+    rows = CaptionedRows(pictures, 4, 0, buckets=plan)
+    loader = Loader(rows, LoaderSettings((16, 16), float_pixels=False, random_flip=True))
+    shapes, seen = set(), Counter()
+    for batch in loader.batches(0, rows.steps_per_epoch):
+        shapes.add(batch["pixels"].shape)
+        there = batch["weight"] == 1
+        assert {rows.resolution(index) for index in batch["index"]} == {batch["pixels"].shape[1:3]}
+        seen.update(batch["pixels"][there][:, 0, 0, 0].tolist())
+    assert shapes == {(4, 16, 16, 3), (4, 16, 24, 3), (4, 24, 16, 3)}
+    assert seen == dict.fromkeys([number for number in range(20) if number != 7], 1)
+    assert len(rows) == 19 and rows.epoch_length == 19
+    assert loader.picture(1).pixels.shape == (16, 24, 3)
+    assert not Loader(rows, LoaderSettings((16, 16))).augments
+
+
+def test_the_fingerprint_follows_the_buckets_and_a_plan_for_others_is_refused(planned):
+    pictures, plan = planned
+    assert CaptionedRows(pictures, 4, 0, buckets=plan).fingerprint != CaptionedRows(pictures, 4, 0).fingerprint
+    with pytest.raises(ValueError, match="planned for 20 pictures; there are 5"):
+        CaptionedRows(pictures, 4, 0, buckets=plan, max_train_samples=5)
+
+
+def test_a_held_out_pass_goes_bucket_by_bucket(planned):
+    pictures, plan = planned
+    rows = HeldOutRows(pictures, 4, plan)
+    seen = Counter()
+    for step in range(rows.steps_per_epoch):
+        batch = rows.rows(step)
+        assert len({rows.resolution(row.index) for row in batch}) == 1
+        seen.update(row.caption for row in batch if row.weight)
+    assert seen == {str(number): 1 for number in range(20) if number != 7}
