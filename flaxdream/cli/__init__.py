@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in DISK_ERRORS:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        print(f"flaxdream {command}: {where}{error.strerror}", file=sys.stderr)
+        text = "\n".join([f"{where}{error.strerror}", *getattr(error, "__notes__", ())])
+        print(f"flaxdream {command}: {text}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print(f"flaxdream {command}: interrupted", file=sys.stderr)

@@ -27,12 +27,15 @@ def train(
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache_dir).expanduser()))
     from flaxdream.training.checkpoints import CheckpointNotSavedError
     from flaxdream.training.loop import DivergedError
+    from flaxdream.training.processes import join_processes
+    from flaxdream.training.recipes.publishing import NotUploadedError
 
-    for line in (*sources, *translated, *notes(config)):
+    join_processes()
+    for line in (*sources, *translated, *notes(config)) if jax.process_index() == 0 else ():
         print(line)
     module, name = function.split(":")
     try:
         return getattr(importlib.import_module(module), name)(config)
-    except (DivergedError, CheckpointNotSavedError) as error:
+    except (DivergedError, CheckpointNotSavedError, NotUploadedError) as error:
         print(f"flaxdream {command}: {error}", file=sys.stderr)
         return 1

@@ -146,6 +146,11 @@ def _odd_ones(config: RunConfig) -> list[str]:
     problems = []
     if config.gradient_checkpointing and config.gradient_checkpointing_policy == "none":
         problems.append("--gradient_checkpointing with --gradient_checkpointing_policy none: keep one of them.")
+    if config.use_ema and optimizer_name(config) == "schedule_free":
+        problems.append(
+            "--use_ema with --optimizer schedule_free, which averages the weights itself and writes that average: "
+            "leave --use_ema out."
+        )
     if config.ema_min_decay > config.ema_decay:
         problems.append(f"--ema_min_decay {config.ema_min_decay} must not be above --ema_decay {config.ema_decay}.")
     return problems

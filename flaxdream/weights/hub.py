@@ -66,7 +66,8 @@ def files_to_fetch(
         known = sorted({found for entries in inside.values() for found in files.variants(entries)})
         choices = [f"variant={name!r}" for name in known] + ["no variant"]
         raise ValueError(f"the model has no weights of variant {variant!r}. Choose: {' or '.join(choices)}.")
-    chosen = [INDEX, *(name for name in present if re.fullmatch(r"LICENSE[^/]*", name))]
+    # The licence goes with what is made of the model; the card (README.md) often is where it is named.
+    chosen = [INDEX, *(name for name in present if re.fullmatch(r"LICENSE[^/]*|README\.md", name))]
     for name, entries in inside.items():
         weights = _weights(entries, variant)
         if (

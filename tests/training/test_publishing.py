@@ -13,13 +13,13 @@ PUBLISH = """
 import json, sys
 from pathlib import Path
 from flaxdream.config import DreamBoothConfig
-from flaxdream.training.recipes.publishing import publish
+from flaxdream.training.recipes.publishing import NotUploadedError, publish
 results = []
 for settings in json.loads(sys.argv[1]):
     try:
         publish(DreamBoothConfig(**settings), Path(settings["output_dir"]), Path("nowhere"))
         results.append("published")
-    except ValueError as error:
+    except NotUploadedError as error:
         results.append(str(error))
 print(json.dumps(results))
 """

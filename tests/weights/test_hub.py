@@ -84,6 +84,7 @@ def test_only_the_files_that_are_needed_are_fetched_once_and_found_again_offline
         assert "Bearer hf_mine" in server.tokens
     assert first == again == at_commit == half
     assert sorted(fetched) == [
+        "README.md",
         "model_index.json",
         "safety_checker/config.json",
         "safety_checker/pytorch_model.bin",
@@ -163,12 +164,15 @@ def test_the_variant_is_chosen_for_each_component():
     present = [
         "model_index.json",
         "LICENSE.md",
+        "README.md",
+        "unet/README.md",
         f"{UNET}.fp16.safetensors",
         f"{UNET}.safetensors",
         "vae/model.safetensors",
     ]
     chosen = files_to_fetch(present, INDEX, "fp16", None)
-    assert chosen == ["model_index.json", "LICENSE.md", f"{UNET}.fp16.safetensors", "vae/model.safetensors"]
+    names = ["model_index.json", "LICENSE.md", "README.md", "unet/README.md"]
+    assert chosen == [*names, f"{UNET}.fp16.safetensors", "vae/model.safetensors"]
 
 
 def test_networks_that_cannot_be_read_are_an_error_before_they_are_downloaded():

@@ -9,10 +9,14 @@ from flaxdream.training.model_card import write_model_card
 from flaxdream.weights.push import push_model, repository_id, upload_later
 
 
+class NotUploadedError(RuntimeError):
+    """The finished model could not be uploaded; its folder is complete."""
+
+
 def publish(config: RunConfig, folder: Path, source: Path) -> None:
     """Writes the card of the model in `folder`, trained from the one in `source`, and uploads it with `push_to_hub`.
 
-    Raises ValueError when the upload fails; the folder is complete then too.
+    Raises NotUploadedError when the upload fails; the folder is complete then too.
     """
     write_model_card(folder, config, source=source)
     if not config.push_to_hub:
@@ -21,7 +25,10 @@ def publish(config: RunConfig, folder: Path, source: Path) -> None:
     try:
         name = repository_id(wanted, config.hub_token)
     except ValueError as error:
-        raise ValueError(f"{error} {upload_later(folder, wanted, config.hub_private_repo)}") from error
+        raise NotUploadedError(f"{error} {upload_later(folder, wanted, config.hub_private_repo)}") from error
     write_model_card(folder, config, source=source, name=name)
-    address = push_model(folder, name, token=config.hub_token, private=config.hub_private_repo)
+    try:
+        address = push_model(folder, name, token=config.hub_token, private=config.hub_private_repo)
+    except ValueError as error:
+        raise NotUploadedError(str(error)) from error
     print(f"uploaded to {address}")

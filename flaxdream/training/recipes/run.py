@@ -93,8 +93,15 @@ def run(task: Task) -> int:
         if primary:
             print(f"stopped after step {outcome.step}; go on with --resume_from_checkpoint latest")
         return interruption.exit_code
+    result = state_of.for_use(outcome.state)  # every process takes part
     if primary:
-        task.export(jax.device_get(local_copy(state_of.result(outcome.state), task.mesh)))
+        try:
+            task.export(jax.device_get(result))
+        except OSError as error:
+            error.add_note(
+                "The training is complete and saved: with --resume_from_checkpoint latest only the model is written."
+            )
+            raise
         summary = watch.summary(outcome) | held_out.summary() | task.summary()
         (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
         write_report(folder)
@@ -143,7 +150,8 @@ class _State:
 
     def extra(self) -> dict[str, Any]:
         """What a checkpoint remembers beside the state."""
-        return {"config": _json(dataclasses.asdict(self.config)), "data": self._fingerprint}
+        folder = str(self.task.model_folder.absolute())  # an export takes from there what did not train
+        return {"config": _json(dataclasses.asdict(self.config)), "data": self._fingerprint, "model_folder": folder}
 
     def compiled_step(self) -> Any:
         """The jitted step; the state is donated."""
