@@ -52,9 +52,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--concepts", type=Path, default=Path(__file__).with_name("concepts.json"))
     args = parser.parse_args()
+    if args.views < 1 or args.held_out < 1:
+        parser.error(f"--views {args.views} --held_out {args.held_out}: expected 1 or more of each")
     concepts = json.loads(args.concepts.read_text())
-    drawings = drawing_files(args.data, concepts)
-    for split, views in (("train", args.views), ("validation", args.held_out)):
+    splits = {"train": args.views, "validation": args.held_out}
+    try:
+        drawings = drawing_files(args.data, concepts)
+        for split in splits:
+            check_empty(args.out / split)
+    except ValueError as error:
+        parser.error(str(error))
+    for split, views in splits.items():
         write_split(args.out / split, jobs(args.out / split, split, concepts, drawings, views, args.seed), args.workers)
 
 
@@ -98,11 +106,15 @@ def jobs(folder: Path, split: str, concepts: list[dict], drawings: dict[str, Pat
     return result
 
 
+def check_empty(folder: Path) -> None:
+    """ValueError if `folder` holds pictures: those of another run would stay beside the new ones."""
+    if any(folder.glob("*.png")):
+        raise ValueError(f"{folder} holds pictures already; expected an empty folder. Delete it or choose another.")
+
+
 def write_split(folder: Path, todo: list[Job], workers: int) -> None:
     """Writes the pictures of `todo` and, when all are there, their metadata.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.glob("*.png")):
-        raise ValueError(f"{folder} holds pictures already; expected an empty folder. Delete it or choose another.")
     bar = functools.partial(tqdm, total=len(todo), desc=folder.name, unit="pictures")
     if workers > 1:
         with ProcessPoolExecutor(workers) as pool:
@@ -178,10 +190,10 @@ def place(drawing: Image.Image, scene: Backdrop, rng: np.random.Generator) -> np
     return pixels + (np.clip(colour[..., :3] * light, 0, 1) - pixels) * colour[..., 3:]
 
 
-def contact_shadow(n: int, left: int, wide: int, foot: int, drawing: Image.Image) -> np.ndarray:
-    """A soft ellipse [n, n] in 0..1 under the lowest fifth of the drawing."""
+def contact_shadow(n: int, left: int, wide: int, foot: int, drawing: Image.Image, part: float = 0.2) -> np.ndarray:
+    """A soft ellipse [n, n] in 0..1 under the lowest `part` of the drawing."""
     alpha = np.asarray(drawing.getchannel("A")) > 100
-    columns = np.flatnonzero(alpha[-max(2, len(alpha) // 5) :].any(0))
+    columns = np.flatnonzero(alpha[-max(2, int(len(alpha) * part)) :].any(0))
     start, end = (columns[0], columns[-1]) if len(columns) else (0, wide)
     middle, half = left + (start + end) / 2, 0.5 * (end - start) + 0.05 * n
     layer = Image.new("L", (n, n), 0)
