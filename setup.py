@@ -17,6 +17,7 @@ RUNTIME = [
     "transformers>=5",
     "datasets>=4",
     "tensorflow-datasets>=4.9.9",
+    "importlib_resources>=6",  # tensorflow-datasets imports it and does not require it
     "Pillow>=11",
     "numpy>=2",
     "safetensors>=0.5",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from flaxdream.data.folders import caption_files
 
@@ -74,6 +75,14 @@ def caption_from_name(path: Path) -> str:
     if not re.search(r"[^\W\d]", caption):
         raise ValueError(f"{path}: the file's name holds no words to make a caption of; rename it, or use a prompt")
     return caption
+
+
+def texts_of(value: Any, where: str) -> tuple[str, ...]:
+    """The captions in a cell: a text or a list of texts, without those that hold nothing; white space collapsed."""
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) or text is None for text in texts):
+        raise ValueError(f"{where}: {str(value)[:80]!r} is {type(value).__name__}; expected a text or a list of texts")
+    return tuple(collapsed for text in texts if (collapsed := " ".join((text or "").split())))
 
 
 def _prompt(path: Path, prompt: str | None) -> str:

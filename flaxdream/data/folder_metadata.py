@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flaxdream.data.captions import texts_of
+
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 FILE_COLUMN = "file_name"
 
@@ -37,14 +39,6 @@ def read_metadata(path: Path, caption_column: str) -> dict[str, tuple[str, ...]]
         others = ", ".join(name for name in columns if name != FILE_COLUMN) or "none"
         raise ValueError(f"{path} has no column {caption_column!r} (--caption_column); it has {others}")
     return captions
-
-
-def texts_of(value: Any, where: str) -> tuple[str, ...]:
-    """The captions in a cell: a text or a list of texts, without those that hold nothing; white space collapsed."""
-    texts = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) or text is None for text in texts):
-        raise ValueError(f"{where}: {str(value)[:80]!r} is {type(value).__name__}; expected a text or a list of texts")
-    return tuple(collapsed for text in texts if (collapsed := " ".join((text or "").split())))
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

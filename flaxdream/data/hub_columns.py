@@ -1,0 +1,70 @@
+"""Picture and captions in a row of a Hugging Face data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flaxdream.data.captions import texts_of
+from flaxdream.data.images import BrokenPicture, picture_size, read_picture
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt8
+
+
+class Columns:
+    """The two columns that training reads, checked; ValueError lists those that there are."""
+
+    def __init__(self, features: Any, name: str, image_column: str, caption_column: str):
+        self.name, self.image, self.caption = name, image_column, caption_column
+        for flag, column in (("--image_column", image_column), ("--caption_column", caption_column)):
+            if column not in features:
+                raise ValueError(f"{name} has no column {column!r} ({flag}); it has {', '.join(features)}")
+        if not _holds_pictures(features[image_column]):
+            raise ValueError(
+                f"{name}: column {image_column!r} holds {features[image_column]}; expected pictures, bytes or paths"
+            )
+        self._labels = getattr(features[caption_column], "names", None)  # of classes, where there are no captions
+
+    def undecoded(self, dataset: Any) -> Any:
+        """The data set with pictures as the bytes or paths that they are stored as."""
+        import datasets
+
+        is_image = isinstance(dataset.features[self.image], datasets.Image)
+        return dataset.cast_column(self.image, datasets.Image(decode=False)) if is_image else dataset
+
+    def captions(self, value: Any, where: str) -> tuple[str, ...]:
+        """The captions in a cell, () if there is none; a class label counts as its name."""
+        if self._labels and isinstance(value, int):
+            value = self._labels[value] if value >= 0 else None
+        return texts_of(value, where)
+
+    def read(self, value: Any, key: Path) -> UInt8[np.ndarray, "H W 3"]:
+        """The decoded picture of a cell; else BrokenPicture with this key."""
+        return read_picture(*_stored(value, key))
+
+    def size(self, value: Any, key: Path) -> tuple[int, int]:
+        """Its height and width."""
+        return picture_size(*_stored(value, key))
+
+
+def _holds_pictures(feature: Any) -> bool:
+    if type(feature).__name__ == "Image":
+        return True
+    if isinstance(feature, dict):
+        return set(feature) == {"bytes", "path"}
+    return getattr(feature, "dtype", "") in ("binary", "large_binary", "string", "large_string")
+
+
+def _stored(value: Any, key: Path) -> tuple[Path, bytes | None]:
+    """Path or key, and the bytes if they are in the cell."""
+    if isinstance(value, dict):
+        value = value["bytes"] if value["bytes"] is not None else value["path"]
+    if isinstance(value, bytes):
+        return key, value
+    if not value:
+        raise BrokenPicture(key, "the row holds no picture")
+    if "://" in value:
+        raise BrokenPicture(key, f"the row holds the address {value}, not the picture; download the pictures first")
+    return Path(value), None
