@@ -57,6 +57,39 @@ class TrainConfig(RunConfig):
     input_perturbation: float = 0.0
     """Share of noise that the target does not know of (Ning et al. 2023); 0.1 is usual."""
 
+    multires_noise_iterations: int = 0
+    """Levels of coarser noise added to the noise: teaches large shapes and brightness; 6 is usual, 0 none."""
+    multires_noise_discount: float = 0.3
+    """Weight of each coarser level against the one before."""
+    dream_training: bool = False
+    """Correct the noise by the model's own error (DREAM, Zhou et al. 2023): one more forward pass a step."""
+    dream_detail_preservation: float = 1.0
+    """Power of DREAM's correction; higher keeps more detail."""
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None
+    """What the UNet predicts, if other than the model's scheduler says; it is written into the result."""
+
+    # timesteps
+    timestep_sampling: Literal["uniform", "logit_normal"] = "uniform"
+    """How timesteps are drawn; logit_normal favours the middle."""
+    logit_mean: float = 0.0
+    """Of logit_normal; above 0 favours noisy timesteps."""
+    logit_std: float = 1.0
+    """Of logit_normal."""
+    min_timestep: int = 0
+    """The least noisy timestep."""
+    max_timestep: int | None = None
+    """One above the noisiest timestep; all if not given."""
+    timestep_bias_strategy: Literal["none", "earlier", "later", "range"] = "none"
+    """Draw the first or the last part of the timesteps, or a range, more often."""
+    timestep_bias_multiplier: float = 1.0
+    """How much more often."""
+    timestep_bias_begin: int = 0
+    """First timestep of range."""
+    timestep_bias_end: int = 1000
+    """One above the last timestep of range."""
+    timestep_bias_portion: float = 0.25
+    """Share of the timesteps that earlier and later mean."""
+
     # validation pictures
     validation_prompt: tuple[str, ...] = ()
     """One or more prompts, drawn during the training with the same seeds each time."""

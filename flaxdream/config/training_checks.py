@@ -13,13 +13,15 @@ def train_problems(config: TrainConfig) -> list[str]:
     """Everything wrong with what all trainings by denoising share."""
     not_negative = (
         "adam_weight_decay_text_encoder", "text_encoder_lr", "noise_offset", "input_perturbation",
-        "validation_guidance_scale",
+        "validation_guidance_scale", "multires_noise_iterations", "multires_noise_discount",
+        "dream_detail_preservation", "min_timestep", "timestep_bias_multiplier", "timestep_bias_begin",
     )  # fmt: skip
     return (
         run_problems(config)
         + below(config, ("num_validation_images", "validation_num_inference_steps"), 1)
         + below(config, not_negative, 0)
-        + not_above_zero(config, ("huber_c", "snr_gamma"))
+        + not_above_zero(config, ("huber_c", "snr_gamma", "logit_std", "max_timestep", "timestep_bias_end"))
+        + outside(config, ("timestep_bias_portion",), 0, 1)
         + outside(config, ("validation_seed",), 0, LARGEST_SEED)
         + _text_encoder_problems(config)
         + _loss_problems(config)
@@ -33,6 +35,15 @@ def train_notes(config: TrainConfig) -> list[str]:
         for name in ("text_encoder_lr", "stop_text_encoder_training", "adam_weight_decay_text_encoder"):
             if getattr(config, name) is not None:
                 notes.append(f"--{name} has no effect without --train_text_encoder.")
+    for switch, wanted, names in (
+        ("timestep_bias_strategy", config.timestep_bias_strategy != "none", ("timestep_bias_multiplier",)),
+        ("timestep_sampling logit_normal", config.timestep_sampling == "logit_normal", ("logit_mean", "logit_std")),
+        ("dream_training", config.dream_training, ("dream_detail_preservation",)),
+        ("multires_noise_iterations", bool(config.multires_noise_iterations), ("multires_noise_discount",)),
+    ):
+        changed = [name for name in names if getattr(config, name) != getattr(TrainConfig, name)]
+        if changed and not wanted:
+            notes.append(f"{' and '.join(f'--{name}' for name in changed)} without --{switch}: no effect.")
     return notes
 
 
@@ -56,6 +67,14 @@ def _text_encoder_problems(config: TrainConfig) -> list[str]:
 
 
 def _loss_problems(config: TrainConfig) -> list[str]:
+    problems = []
     if config.snr_gamma is not None and config.debiased_estimation_loss:
-        return ["--snr_gamma and --debiased_estimation_loss both weight the loss by its SNR: keep one."]
-    return []
+        problems.append("--snr_gamma and --debiased_estimation_loss both weight the loss by its SNR: keep one.")
+    if config.timestep_sampling != "uniform" and config.timestep_bias_strategy != "none":
+        problems.append(
+            f"--timestep_sampling {config.timestep_sampling} and --timestep_bias_strategy "
+            f"{config.timestep_bias_strategy} both say how timesteps are drawn: keep one."
+        )
+    if config.max_timestep is not None and config.max_timestep <= config.min_timestep:
+        problems.append(f"--max_timestep {config.max_timestep} must be above --min_timestep {config.min_timestep}.")
+    return problems

@@ -71,6 +71,24 @@ def eps_from_output(
     return eps_from_v(x_t, output, alpha_bar_b) if prediction_type == "v_prediction" else output
 
 
+def dream(
+    x_t: Float[Array, "b ..."],
+    eps: Float[Array, "b ..."],
+    predicted_eps: Float[Array, "b ..."],
+    alpha_bar_b: Float[Array, " b"],
+    detail_preservation: float,
+) -> tuple[Float[Array, "b ..."], Float[Array, "b ..."]]:
+    """The noisy sample and the noise to train on after one estimate of the noise (DREAM, Zhou et al. 2023, eq. 9).
+
+    Both take over a share sqrt(1 - alpha_bar)^detail_preservation of the estimate's error, which the sampler would
+    meet; 1 is the paper's, higher values keep more detail. Twin: diffusers' `compute_dream_and_update_latents`, which
+    knows eps only: here the target of any prediction type is made from the returned noise.
+    """
+    _, noise = _roots(alpha_bar_b, x_t)
+    error = noise**detail_preservation * (eps - predicted_eps)
+    return x_t + noise * error, eps + error
+
+
 def v_from_x0_eps(
     x0: Float[Array, "b ..."], eps: Float[Array, "b ..."], alpha_bar_b: Float[Array, " b"]
 ) -> Float[Array, "b ..."]:

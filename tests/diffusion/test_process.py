@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import types
+
 import diffusers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from diffusers.training_utils import compute_dream_and_update_latents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +76,20 @@ def test_x_t_and_v_are_a_rotation_of_x0_and_eps_at_every_noise_level(seed, alpha
     np.testing.assert_allclose(x_t**2 + v**2, x0**2 + eps**2, rtol=1e-6, atol=2e-6)
     np.testing.assert_allclose(process.x0_from_v(x_t, v, a_b), x0, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(process.eps_from_v(x_t, v, a_b), eps, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.5])
+def test_dream_moves_sample_and_noise_as_diffusers_does(power):
+    twin, alpha_bar_b = diffusers.DDPMScheduler(**CONFIG), alpha_bar_from_config(CONFIG)[T_B]
+    (x0, eps), guess = rows(1), rows(2)[0]
+    x_t = np.array(process.add_noise(x0, eps, alpha_bar_b))
+    ours = process.dream(x_t, eps, guess, alpha_bar_b, power)
+    theirs = compute_dream_and_update_latents(
+        lambda *_: types.SimpleNamespace(sample=torch.from_numpy(guess)),
+        twin, torch.from_numpy(T_B), *map(torch.from_numpy, (eps, x_t, eps)), None, power,
+    )  # fmt: skip
+    for found, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(np.asarray(found), expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_one_alpha_bar_for_all_rows_equals_the_same_one_in_each_row():

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from PIL import Image
 
 from flaxdream.arrays import Array, Float, Params
 from flaxdream.config.vae import VaeConfig
@@ -18,7 +17,7 @@ from flaxdream.data.loader import Loader, LoaderSettings
 from flaxdream.data.rows import RowSource
 from flaxdream.diffusion.loss import row_noise
 from flaxdream.models.network import Network
-from flaxdream.sampling.pictures import Picture
+from flaxdream.sampling.pictures import Picture, numpy_to_pil
 from flaxdream.sampling.placement import local_mesh, split_rows
 from flaxdream.sampling.prompts import Request
 from flaxdream.training.mesh import local_rows, to_devices
@@ -113,7 +112,7 @@ class Autoencoding:
             for batch in self._reconstructed(params, self._examples)
             for pair in zip(*batch, strict=True)
         ]
-        return [Image.fromarray(pair) for pair in pairs]
+        return [numpy_to_pil(pair.astype(np.float32) / 255)[0] for pair in pairs]
 
     def export(self, params: Params) -> None:
         """The model's folder with the trained VAE in it."""

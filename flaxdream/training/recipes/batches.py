@@ -42,11 +42,14 @@ def cached_batches(
         }
 
 
-def cache_moments(vae: Any, params: Params, loader: Loader, progress: Any) -> tuple[np.ndarray, np.ndarray]:
+def cache_moments(
+    vae: Any, params: Params, loader: Loader, progress: Any, *, rows_per_device: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and log variance of every picture [pictures, h, w, c], by all devices of this host in full batches."""
     mesh = local_mesh()
     params = jax.device_put(params, on_every_device(mesh))
-    count, batch = len(loader.source), mesh.size
+    count = len(loader.source)
+    batch = mesh.size * min(rows_per_device, -(-count // mesh.size))
     found = []
     for start in range(0, count, batch):
         indices = np.resize(np.arange(start, min(start + batch, count)), batch)

@@ -15,6 +15,7 @@ from flaxdream.config.training import TrainConfig
 from flaxdream.data.held_out import HeldOutRows
 from flaxdream.data.loader import Loader, LoaderSettings
 from flaxdream.data.rows import RowSource
+from flaxdream.diffusion.timesteps import TimestepSampling
 from flaxdream.sampling.pictures import Picture
 from flaxdream.training.mesh import local_rows, replicated, to_devices
 from flaxdream.training.recipes.batches import cache_context, cache_moments, cached_batches, live_batches
@@ -72,22 +73,14 @@ class Denoising:
                 "--random_flip out, or use --cache_latents auto."
             )
         with tqdm(total=len(self.source), desc="latents", disable=jax.process_index() != 0) as bar:
-            moments = cache_moments(networks.vae, local_copy(frozen.pop("vae"), self.mesh), loader, bar.update)
+            vae_params = local_copy(frozen.pop("vae"), self.mesh)
+            rows = config.train_batch_size
+            moments = cache_moments(networks.vae, vae_params, loader, bar.update, rows_per_device=rows)
         cached = cached_batches(self.source, loader.local_rows, *moments, start, self.steps)
         return frozen, (to_devices(batch, self.mesh) for batch in cached)
 
     def loss_of_rows(self) -> LossOfRows:
-        config, networks = self.config, self.model.networks
-        objective = Objective(
-            prediction_type=self.model.scheduler.get("prediction_type", "epsilon"),
-            snr_gamma=config.snr_gamma,
-            debiased_estimation_loss=config.debiased_estimation_loss,
-            noise_offset=config.noise_offset,
-            input_perturbation=config.input_perturbation,
-            loss_type=config.loss_type,
-            huber_c=config.huber_c,
-            huber_schedule=config.huber_schedule,
-        )
+        networks, objective = self.model.networks, objective_of(self.config, self.model.scheduler)
         return make_loss_of_rows(networks.unet, networks.vae, networks.text_encoder, self.model.scheduler, objective)
 
     def groups(self) -> Groups | None:
@@ -112,7 +105,14 @@ class Denoising:
     def export(self, params: Params) -> None:
         """A diffusers folder; what training did not touch is carried over."""
         kept = {name: tree for name, tree in params.items() if not self._skipped(name)}
-        write_model_dir(self.config.output_dir, params=kept, source=self.model.folder, variant=self.config.variant)
+        changed = {"scheduler": self.model.scheduler} if self.config.prediction_type is not None else {}
+        write_model_dir(
+            self.config.output_dir,
+            params=kept,
+            configs=changed,
+            source=self.model.folder,
+            variant=self.config.variant,
+        )
 
     def summary(self) -> dict[str, Any]:
         prompts = [caption for index, caption in enumerate(self.source.captions) if index in self._instance_captions()]
@@ -144,3 +144,32 @@ class Denoising:
             chosen = sorted(index for index, flag in rows.items() if flag == is_class)[:THUMBS]
             if chosen:
                 write_thumbs(self.config.output_dir, kind, [loader.picture(index).pixels for index in chosen])
+
+
+def objective_of(config: TrainConfig, scheduler: Mapping[str, Any]) -> Objective:
+    """The loss that the settings ask for, of a model with this scheduler."""
+    return Objective(
+        prediction_type=scheduler.get("prediction_type", "epsilon"),
+        snr_gamma=config.snr_gamma,
+        debiased_estimation_loss=config.debiased_estimation_loss,
+        noise_offset=config.noise_offset,
+        input_perturbation=config.input_perturbation,
+        loss_type=config.loss_type,
+        huber_c=config.huber_c,
+        huber_schedule=config.huber_schedule,
+        multires_noise_iterations=config.multires_noise_iterations,
+        multires_noise_discount=config.multires_noise_discount,
+        dream_detail_preservation=config.dream_detail_preservation if config.dream_training else None,
+        timesteps=TimestepSampling(
+            sampling=config.timestep_sampling,
+            logit_mean=config.logit_mean,
+            logit_std=config.logit_std,
+            min_timestep=config.min_timestep,
+            max_timestep=config.max_timestep,
+            bias_strategy=config.timestep_bias_strategy,
+            bias_multiplier=config.timestep_bias_multiplier,
+            bias_begin=config.timestep_bias_begin,
+            bias_end=config.timestep_bias_end,
+            bias_portion=config.timestep_bias_portion,
+        ),
+    )

@@ -32,13 +32,10 @@ class FinetunedModel:
     networks: Networks
     pipeline: FlaxStableDiffusionPipeline
     folder: Path
+    scheduler: dict[str, Any]
+    """As the model's file has it, but for a `prediction_type` that the settings name."""
     trained: Params
     frozen: Params
-
-    @property
-    def scheduler(self) -> dict[str, Any]:
-        """The model's scheduler config, as its file has it."""
-        return model_dir.read_model_dir(self.folder).configs["scheduler"]
 
 
 def model_folder(config: RunConfig) -> Path:
@@ -71,8 +68,11 @@ def load(config: TrainConfig, folder: Path, mesh: Mesh) -> FinetunedModel:
     frozen = {name: _read(model, config, name, networks, mesh, trains=False) for name in ("text_encoder", "vae")}
     frozen = {name: tree for name, tree in frozen.items() if name not in trained}
     tokenizer = read_tokenizer(config.tokenizer_name or folder / "tokenizer")
-    pipeline = FlaxStableDiffusionPipeline(networks, tokenizer, model.configs["scheduler"], folder, config.variant)
-    return FinetunedModel(networks, pipeline, folder, trained, frozen)
+    scheduler = dict(model.configs["scheduler"])
+    if config.prediction_type is not None:
+        scheduler["prediction_type"] = config.prediction_type
+    pipeline = FlaxStableDiffusionPipeline(networks, tokenizer, scheduler, folder, config.variant)
+    return FinetunedModel(networks, pipeline, folder, scheduler, trained, frozen)
 
 
 def _read(

@@ -56,7 +56,9 @@ class HeldOutLoss:
         """Latents once, and what else does not train."""
         model, place = self.model, on_every_device(self.mesh)
         here = jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place), dict(model.frozen))
-        self._moments = cache_moments(model.networks.vae, here.pop("vae"), self._loader, lambda count: None)
+        rows = self.rows // self.mesh.size
+        vae = here.pop("vae")
+        self._moments = cache_moments(model.networks.vae, vae, self._loader, lambda n: None, rows_per_device=rows)
         ids = tokenize(model.pipeline.tokenizer, self.source.captions)
         self._frozen = {**here, "ids": jax.device_put(ids, place)}
 

@@ -7,7 +7,7 @@ Rows bring `pixels` (live) or `mean` and `logvar` (cached moments), and `caption
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -24,13 +24,15 @@ from flaxdream.diffusion.loss import (
     perturbed_noise,
     row_noise,
 )
-from flaxdream.diffusion.process import add_noise, check_prediction_type, target
+from flaxdream.diffusion.multires_noise import multires_noise
+from flaxdream.diffusion.process import add_noise, check_prediction_type, dream, eps_from_output, target
 from flaxdream.diffusion.schedule import alpha_bar_from_config
+from flaxdream.diffusion.timesteps import TimestepSampling, timesteps
 from flaxdream.models.network import Network
 from flaxdream.training.step import Batch, LossOfRows
 
 # What a row's key is folded with: each draw has an address of its own.
-LATENT, NOISE, TIMESTEP, OFFSET, PERTURBATION = range(5)
+LATENT, NOISE, TIMESTEP, OFFSET, PERTURBATION, MULTIRES = range(6)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Objective:
     loss_type: str = "l2"
     huber_c: float = 0.1
     huber_schedule: str = "snr"
+    multires_noise_iterations: int = 0
+    multires_noise_discount: float = 0.3
+    dream_detail_preservation: float | None = None  # None: no DREAM
+    timesteps: TimestepSampling = field(default_factory=TimestepSampling)
 
     def __post_init__(self) -> None:
         check_prediction_type(self.prediction_type)
@@ -53,11 +59,6 @@ class Objective:
 def draws(key_b: Key[Array, " b"], purpose: int) -> Key[Array, " b"]:
     """The keys of the rows for one purpose."""
     return jax.vmap(jax.random.fold_in, (0, None))(key_b, purpose)
-
-
-def timesteps(key_b: Key[Array, " b"], length: int) -> Array:
-    """A uniform timestep for each row, 0 to length - 1."""
-    return jax.vmap(lambda key: jax.random.randint(key, (), 0, length))(draws(key_b, TIMESTEP))
 
 
 def make_loss_of_rows(
@@ -73,12 +74,20 @@ def make_loss_of_rows(
     def loss_of_rows(trained: Params, frozen: Params, rows: Batch, key_b: Array) -> Float[Array, " b"]:
         params = {**frozen, **trained}
         x0 = _latents(params, rows, draws(key_b, LATENT), vae)
-        t_b = timesteps(key_b, len(alpha_bar_T))
+        t_b = timesteps(draws(key_b, TIMESTEP), len(alpha_bar_T), objective.timesteps)
         alpha_bar_b = jnp.asarray(alpha_bar_T)[t_b]
         eps = row_noise(draws(key_b, NOISE), x0.shape[1:])
         eps = offset_noise(eps, draws(key_b, OFFSET), objective.noise_offset)
+        eps = multires_noise(
+            eps, draws(key_b, MULTIRES), objective.multires_noise_iterations, objective.multires_noise_discount
+        )
         mixed = perturbed_noise(eps, draws(key_b, PERTURBATION), objective.input_perturbation)
-        out = unet(params["unet"], add_noise(x0, mixed, alpha_bar_b), t_b, _context(params, rows, text_encoder))
+        x_t, context = add_noise(x0, mixed, alpha_bar_b), _context(params, rows, text_encoder)
+        if objective.dream_detail_preservation is not None:
+            guess = unet(params["unet"], x_t, t_b, context)
+            found = jax.lax.stop_gradient(eps_from_output(objective.prediction_type, x_t, guess, alpha_bar_b))
+            x_t, eps = dream(x_t, eps, found, alpha_bar_b, objective.dream_detail_preservation)
+        out = unet(params["unet"], x_t, t_b, context)
         wanted = target(objective.prediction_type, x0, eps, alpha_bar_b)
         return _weighted(objective, out, wanted, alpha_bar_b, t_b, len(alpha_bar_T))
 
