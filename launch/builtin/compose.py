@@ -51,10 +51,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--concepts", type=Path, default=Path(__file__).with_name("concepts.json"))
+    parser.add_argument("--first", type=int, help="only so many concepts, from the start of the list")
     args = parser.parse_args()
     if args.views < 1 or args.held_out < 1:
         parser.error(f"--views {args.views} --held_out {args.held_out}: expected 1 or more of each")
-    concepts = json.loads(args.concepts.read_text())
+    concepts = json.loads(args.concepts.read_text())[: args.first]
     splits = {"train": args.views, "validation": args.held_out}
     try:
         drawings = drawing_files(args.data, concepts)
