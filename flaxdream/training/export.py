@@ -47,13 +47,17 @@ def export_checkpoint(config: ExportConfig) -> Exported:
     has_average = model.has_ema and config.ema
     weights = "moving average" if has_average else "weights as trained"
     about = {"checkpoint": str(saved.path), "step": saved.step, "weights": weights}
+
+    def mark(new: Path) -> None:
+        (new / MARK).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
     write_model_dir(
         target,
         params=_params(model, saved, config.weights_dtype),
         source=model.path,
         dtype=config.weights_dtype,
         variant=saved.extra["config"].get("variant"),
-        extra=lambda new: (new / MARK).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8") and None,
+        extra=mark,
     )
     return Exported(target, saved.path, saved.step, weights)
 
