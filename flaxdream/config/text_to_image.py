@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flaxdream.config.captioned import CaptionedData, captioned_problems
-from flaxdream.config.checks import below
+from flaxdream.config.checks import below, not_above_zero, outside
 from flaxdream.config.training import TrainConfig
 from flaxdream.config.training_checks import train_notes, train_problems
+
+HELD_OUT = ("held_out_data_dir", "held_out_split", "held_out_samples")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,20 @@ class TextToImageConfig(CaptionedData, TrainConfig):
     validation_steps: int | None = None  # type: ignore[assignment]
     """Optimizer steps from one validation to the next, instead of validation_epochs."""
 
+    # aspect-ratio buckets
+    use_aspect_ratio_bucket: bool = False
+    """Train each picture at a size of its own aspect ratio, with about the area of the resolution's square."""
+    bucket_table: Literal["novelai", "sdxl"] = "novelai"
+    """The sizes: NovelAI's or SDXL's, scaled to the resolution."""
+    bucket_divisor: int = 64
+    """All sides are multiples of it."""
+    bucket_most_cropped: float | None = None
+    """Leave out pictures that would lose more than this share of their area."""
+    bucket_most_upscaled: float | None = None
+    """Leave out pictures that would be enlarged more than so many times."""
+    bucket_fewest_pictures: int = 1
+    """Pictures of a bucket with fewer go to the next best one: each bucket costs a compiled step."""
+
     # captions
     proportion_empty_prompts: float = 0.0
     """Chance of a row to be trained on the empty prompt, for classifier-free guidance; 0.1 is usual."""
@@ -47,6 +63,8 @@ class TextToImageConfig(CaptionedData, TrainConfig):
     # held-out loss
     held_out_data_dir: str | None = None
     """Folder of captioned pictures that are not trained on, for the held-out loss."""
+    held_out_split: str | None = None
+    """A split of the data set that is held out, for example validation."""
     held_out_samples: int = 0
     """So many pictures of the training set are held out instead."""
     held_out_loss_steps: int = 0
@@ -64,20 +82,24 @@ class TextToImageConfig(CaptionedData, TrainConfig):
 def text_to_image_problems(config: TextToImageConfig) -> list[str]:
     """Everything wrong with the settings that can be said without opening a file or asking for devices."""
     problems = train_problems(config) + captioned_problems(config)
-    for name in ("proportion_empty_prompts", "caption_tag_dropout_rate"):
-        if not 0 <= getattr(config, name) <= 1:
-            problems.append(f"--{name} {getattr(config, name)} must lie in 0..1.")
+    problems += outside(config, ("proportion_empty_prompts", "caption_tag_dropout_rate", "bucket_most_cropped"), 0, 1)
     problems += below(config, ("keep_tokens", "held_out_samples", "held_out_loss_steps"), 0)
-    problems += below(config, ("early_stopping_patience",), 1)
+    problems += below(config, ("early_stopping_patience", "bucket_divisor", "bucket_fewest_pictures"), 1)
+    problems += not_above_zero(config, ("bucket_most_upscaled",))
+    if config.use_aspect_ratio_bucket and config.resolution % config.bucket_divisor:
+        problems.append(
+            f"--resolution {config.resolution} is not a multiple of --bucket_divisor {config.bucket_divisor}, as the "
+            "sides of buckets must be."
+        )
     if not config.caption_separator.strip():
         problems.append(f"--caption_separator {config.caption_separator!r} is empty; expected a mark such as ','.")
-    has_held_out = config.held_out_data_dir is not None or config.held_out_samples > 0
-    if config.held_out_data_dir is not None and config.held_out_samples > 0:
-        problems.append("--held_out_data_dir and --held_out_samples both name held-out pictures: keep one.")
-    if bool(config.held_out_loss_steps) != has_held_out:
+    sources = [name for name in HELD_OUT if getattr(config, name)]
+    if len(sources) > 1:
+        problems.append(f"{' and '.join(f'--{name}' for name in sources)} both name held-out pictures: keep one.")
+    if bool(config.held_out_loss_steps) != bool(sources):
         problems.append(
-            "--held_out_loss_steps needs pictures, and they need it: give it with --held_out_data_dir or "
-            "--held_out_samples."
+            "--held_out_loss_steps needs pictures, and they need it: give it with --held_out_data_dir, "
+            "--held_out_split or --held_out_samples."
         )
     if config.early_stopping_patience is not None and not config.held_out_loss_steps:
         problems.append("--early_stopping_patience needs a held-out loss: give --held_out_loss_steps and pictures.")
@@ -89,4 +111,11 @@ def text_to_image_notes(config: TextToImageConfig) -> list[str]:
     notes = train_notes(config)
     if config.keep_tokens and not (config.shuffle_caption or config.caption_tag_dropout_rate):
         notes.append("--keep_tokens has no effect without --shuffle_caption or --caption_tag_dropout_rate.")
+    changed = [
+        name
+        for name in vars(config)
+        if name.startswith("bucket_") and getattr(config, name) != getattr(type(config), name)
+    ]
+    if changed and not config.use_aspect_ratio_bucket:
+        notes.append(f"{' and '.join(f'--{name}' for name in changed)} without --use_aspect_ratio_bucket: no effect.")
     return notes

@@ -15,6 +15,7 @@ from flaxdream.weights.replace import INDEX
 
 logger = logging.getLogger(__name__)
 
+BUILTIN = Path(__file__).parent.parent / "assets/builtin"  # the small model that ships inside the package
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -30,6 +31,8 @@ def model_folder(
 ) -> Path:
     """The folder of a model: a local one of this name if there is one, else the Hub's, downloaded as needed.
 
+    `builtin` is the small model that ships inside the package.
+
     Of each component (all those of the model's index, or `components`) one set of weights is fetched: safetensors
     before msgpack, of the `variant` if there is one. With `local_files_only`, with HF_HUB_OFFLINE=1 or when the
     Hub is out of reach the cached copy is used. Raises ValueError that says what to do.
@@ -37,6 +40,8 @@ def model_folder(
     folder = Path(model).expanduser()
     if str(model) and folder.is_dir():
         return folder
+    if str(model) == "builtin":
+        return BUILTIN
     if not _ID.fullmatch(str(model)):
         raise ValueError(
             f"{str(model)!r} is neither a folder that exists nor a Hub id. "

@@ -2,47 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 
 from flaxdream.config.captioned import CaptionedData
-from flaxdream.data.folder_set import FolderSet
-from flaxdream.data.folders import check_pictures
 from flaxdream.data.images import BrokenPicture
-from flaxdream.data.picture_set import Part, PictureSet
+from flaxdream.data.picture_set import Part, PictureSet, drawn_samples
+from flaxdream.data.sources import open_pictures
 
 CHECKED_AT_MOST = 2000  # pictures that are read to the end before the start; of more, every so-many-th
 
 
-def training_set(config: CaptionedData) -> PictureSet:
+def training_set(
+    config: CaptionedData, seed: int, *, token: str | None = None, cache_dir: str | None = None
+) -> PictureSet:
     """The pictures to train on. Raises ValueError if there are none or the source is not as expected."""
-    assert config.train_data_dir is not None
-    return FolderSet(
+    return drawn_samples(_opened(config, config.dataset_split, token, cache_dir), config.max_train_samples, seed)
+
+
+def split_of(
+    config: CaptionedData, split: str, *, token: str | None = None, cache_dir: str | None = None
+) -> PictureSet:
+    """Another split of the same data."""
+    return _opened(config, split, token, cache_dir)
+
+
+def _opened(config: CaptionedData, split: str, token: str | None, cache_dir: str | None) -> PictureSet:
+    return open_pictures(
+        config.dataset_name,
+        config.dataset_config_name,
         config.train_data_dir,
-        captions=config.captions,
+        split=split,
+        image_column=config.image_column,
         caption_column=config.caption_column,
+        cache_dir=cache_dir,
+        captions=config.captions,
+        caption_per_line=config.caption_per_line,
         missing_caption=config.missing_caption,
+        token=token,
     )
 
 
 def folder_of_pictures(folder: str, config: CaptionedData, *, missing_caption: str) -> PictureSet:
     """A further folder, with captions as the training set's."""
-    return FolderSet(
-        folder, captions=config.captions, caption_column=config.caption_column, missing_caption=missing_caption
+    return open_pictures(
+        train_data_dir=folder,
+        image_column=config.image_column,
+        caption_column=config.caption_column,
+        captions=config.captions,
+        caption_per_line=config.caption_per_line,
+        missing_caption=missing_caption,
     )
 
 
-def broken_pictures(pictures: PictureSet, num_workers: int) -> list[BrokenPicture]:
-    """Pictures that cannot be read, of all or of a spread sample."""
+def broken_pictures(pictures: PictureSet, num_workers: int) -> dict[int, BrokenPicture]:
+    """Pictures that cannot be read, by index, of all or of a spread sample."""
     stride = max(1, len(pictures) // CHECKED_AT_MOST)
-    return check_pictures((pictures.path(index) for index in range(0, len(pictures), stride)), num_workers=num_workers)
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        indices = range(0, len(pictures), stride)
+        found = zip(indices, pool.map(lambda index: _broken(pictures, index), indices), strict=True)
+        return {index: problem for index, problem in found if problem is not None}
 
 
-def without(pictures: PictureSet, broken: list[BrokenPicture]) -> PictureSet:
+def _broken(pictures: PictureSet, index: int) -> BrokenPicture | None:
+    try:
+        pictures.read(index)
+    except BrokenPicture as problem:
+        problem.__traceback__ = None  # else it holds the decoder's buffers
+        return problem
+    return None
+
+
+def without(pictures: PictureSet, broken: Collection[int]) -> PictureSet:
     """The set without the broken pictures."""
-    paths = {problem.path for problem in broken}
-    if not paths:
+    if not broken:
         return pictures
-    return Part(pictures, [index for index in range(len(pictures)) if pictures.path(index) not in paths])
+    return Part(pictures, [index for index in range(len(pictures)) if index not in broken])
 
 
 def say(lines: list[str]) -> None:

@@ -18,7 +18,7 @@ from flaxdream.data.rows import RowSource
 from flaxdream.diffusion.timesteps import TimestepSampling
 from flaxdream.sampling.pictures import Picture
 from flaxdream.training.mesh import local_rows, replicated, to_devices
-from flaxdream.training.recipes.batches import cache_context, cache_moments, cached_batches, live_batches
+from flaxdream.training.recipes.batches import Tokenize, cache_context, cache_moments, cached_batches, live_batches
 from flaxdream.training.recipes.finetuned_model import FinetunedModel, local_copy
 from flaxdream.training.recipes.held_out_loss import HeldOutLoss
 from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
@@ -29,6 +29,7 @@ from flaxdream.weights.model_dir import write_model_dir
 from flaxdream.weights.tokenizer import tokenize
 
 THUMBS = 12
+LATENTS_IN_MEMORY = 4 * 2**30  # bytes of moments that --cache_latents auto keeps
 
 
 class Denoising:
@@ -57,15 +58,9 @@ class Denoising:
         config, networks, frozen = self.config, self.model.networks, dict(self.model.frozen)
         loader = self._loader()
         self._thumbs(loader)
-        ids = tokenize(self.model.pipeline.tokenizer, self.source.captions)
-        whole = replicated(self.mesh)
-        if config.train_text_encoder:
-            frozen["ids"] = jax.device_put(ids, whole)
-        else:
-            text_params = local_copy(frozen.pop("text_encoder"), self.mesh)
-            frozen["context"] = jax.device_put(cache_context(networks.text_encoder, text_params, ids), whole)
-        if config.cache_latents == "no" or (config.cache_latents == "auto" and loader.augments):
-            live = live_batches(loader, start, self.steps)
+        words = self._text(frozen)
+        if config.cache_latents == "no" or (config.cache_latents == "auto" and self._lives(loader)):
+            live = live_batches(loader, start, self.steps, words)
             return frozen, (to_devices(batch, self.mesh) for batch in live)
         if loader.augments:
             raise ValueError(
@@ -76,8 +71,31 @@ class Denoising:
             vae_params = local_copy(frozen.pop("vae"), self.mesh)
             rows = config.train_batch_size
             moments = cache_moments(networks.vae, vae_params, loader, bar.update, rows_per_device=rows)
-        cached = cached_batches(self.source, loader.local_rows, *moments, start, self.steps)
+        cached = cached_batches(self.source, loader.local_rows, moments, start, self.steps, words)
         return frozen, (to_devices(batch, self.mesh) for batch in cached)
+
+    def _text(self, frozen: dict[str, Any]) -> Tokenize | None:
+        """Adds what the step needs for text to `frozen`; returns how rows get token ids, if their captions vary.
+
+        Fixed captions are tokenized once, and encoded once if their encoder does not train.
+        """
+        tokenizer = self.model.pipeline.tokenizer
+        if not self.source.captions_are_fixed:
+            return lambda captions: tokenize(tokenizer, captions)
+        ids, whole = tokenize(tokenizer, self.source.captions), replicated(self.mesh)
+        if self.config.train_text_encoder:
+            frozen["ids"] = jax.device_put(ids, whole)
+        else:
+            params = local_copy(frozen.pop("text_encoder"), self.mesh)
+            frozen["context"] = jax.device_put(cache_context(self.model.networks.text_encoder, params, ids), whole)
+        return None
+
+    def _lives(self, loader: Loader) -> bool:
+        """Whether latents cannot be kept: pictures look different at another step, or there are too many."""
+        height, width = self._resolution
+        cells = height * width // self.model.networks.vae.config.downscale**2
+        size = len(self.source) * cells * self.model.networks.vae.config.latent_channels * 2 * 4
+        return loader.augments or size > LATENTS_IN_MEMORY
 
     def loss_of_rows(self) -> LossOfRows:
         networks, objective = self.model.networks, objective_of(self.config, self.model.scheduler)

@@ -13,7 +13,7 @@ from flaxdream.data.held_out import HeldOutRows
 from flaxdream.data.loader import Loader, LoaderSettings
 from flaxdream.diffusion.loss import weighted_mean
 from flaxdream.sampling.placement import local_mesh, on_every_device, split_rows
-from flaxdream.training.recipes.batches import cache_moments
+from flaxdream.training.recipes.batches import Moments, cache_moments
 from flaxdream.training.recipes.finetuned_model import FinetunedModel
 from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
 from flaxdream.weights.tokenizer import tokenize
@@ -34,7 +34,7 @@ class HeldOutLoss:
         settings = LoaderSettings(resolution, center_crop=True, interpolation=interpolation)
         self._loader = Loader(rows, settings)
         self._frozen: Params = {}
-        self._moments: tuple[np.ndarray, np.ndarray] | None = None
+        self._moments: Moments = {}
         objective = Objective(prediction_type=model.scheduler.get("prediction_type", "epsilon"))
         networks = model.networks
         self._loss_of_rows = make_loss_of_rows(
@@ -44,9 +44,8 @@ class HeldOutLoss:
 
     def __call__(self, params: Params) -> float:
         """`params` are what trains, whole on every device of this host."""
-        if self._moments is None:
+        if not self._moments:
             self._prepare()
-        assert self._moments is not None
         total = 0.0
         for start in range(0, len(self.source), self.rows):
             total += float(self._sum(params, self._frozen, self._batch(start)))
@@ -64,14 +63,13 @@ class HeldOutLoss:
 
     def _batch(self, start: int) -> dict[str, Array]:
         """Rows from `start` on; the last ones again, without weight, where there are too few."""
-        assert self._moments is not None
         number = np.arange(start, start + self.rows)
         index = np.minimum(number, len(self.source) - 1)
         places = {caption: place for place, caption in enumerate(self.source.captions)}
         captions = [places[self.source.pictures.captions(int(i))[0]] for i in index]
         batch = {
-            "mean": self._moments[0][index],
-            "logvar": self._moments[1][index],
+            "mean": np.stack([self._moments[int(i)][0] for i in index]),
+            "logvar": np.stack([self._moments[int(i)][1] for i in index]),
             "weight": (number < len(self.source)).astype(np.float32),
             "row": index.astype(np.int32),
             "caption_index": np.array(captions, np.int32),

@@ -5,13 +5,22 @@ from __future__ import annotations
 import jax
 
 from flaxdream.config import TextToImageConfig, batch_problems, text_to_image_problems
+from flaxdream.data.buckets import BucketPlan, Limits, bucket_table, plan_buckets, plan_text
 from flaxdream.data.captioned import CaptionedRows
 from flaxdream.data.held_out import HeldOutRows
 from flaxdream.data.picture_set import PictureSet, split_off
+from flaxdream.data.picture_sizes import picture_sizes
 from flaxdream.data.tags import TagRules
 from flaxdream.training.mesh import make_mesh
 from flaxdream.training.recipes import finetuned_model
-from flaxdream.training.recipes.captioned_data import broken_pictures, folder_of_pictures, say, training_set, without
+from flaxdream.training.recipes.captioned_data import (
+    broken_pictures,
+    folder_of_pictures,
+    say,
+    split_of,
+    training_set,
+    without,
+)
 from flaxdream.training.recipes.checks import late_problems
 from flaxdream.training.recipes.denoising import Denoising
 from flaxdream.training.recipes.run import run, total_steps
@@ -29,9 +38,9 @@ def train_text_to_image(config: TextToImageConfig) -> int:
         pictures, held_out = _sets(config)
     except ValueError as error:
         problems.append(str(error))
-    broken = broken_pictures(pictures, config.dataloader_num_workers) if pictures is not None else []
+    broken = broken_pictures(pictures, config.dataloader_num_workers) if pictures is not None else {}
     if broken and not config.skip_broken_images:
-        problems += [f"{problem} (--skip_broken_images goes on without it)" for problem in broken]
+        problems += [f"{problem} (--skip_broken_images goes on without it)" for problem in broken.values()]
     if problems:
         raise ValueError("these settings cannot be used:\n  " + "\n  ".join(problems))
     assert pictures is not None
@@ -39,19 +48,23 @@ def train_text_to_image(config: TextToImageConfig) -> int:
     folder = finetuned_model.model_folder(config)
     read_model_dir(folder)
     mesh = make_mesh(config.fsdp)
+    pictures = without(pictures, broken.keys())
+    rows_per_step = config.rows_per_step(jax.device_count())
+    plan = bucket_plan(config, pictures, rows_per_step) if config.use_aspect_ratio_bucket else None
     source = CaptionedRows(
-        without(pictures, broken),
-        config.rows_per_step(jax.device_count()),
+        pictures,
+        rows_per_step,
         config.seed,
         proportion_empty_prompts=config.proportion_empty_prompts,
         tags=TagRules(
             config.shuffle_caption, config.keep_tokens, config.caption_tag_dropout_rate, config.caption_separator
         ),
-        max_train_samples=config.max_train_samples,
+        buckets=plan,
     )
     steps = total_steps(config, source.steps_per_epoch)
     say([
         *pictures.notes,
+        *(f"left out: {problem}" for problem in broken.values()),
         f"{len(source)} pictures, {source.batch_rows} rows a step on {jax.device_count()} x "
         f"{jax.devices()[0].device_kind}, {steps} steps",
     ])  # fmt: skip
@@ -61,9 +74,21 @@ def train_text_to_image(config: TextToImageConfig) -> int:
 
 def _sets(config: TextToImageConfig) -> tuple[PictureSet, PictureSet | None]:
     """The pictures to train on and those that are held out."""
-    pictures = training_set(config)
+    pictures = training_set(config, config.seed, token=config.hub_token, cache_dir=config.cache_dir)
     if config.held_out_data_dir is not None:
         return pictures, folder_of_pictures(config.held_out_data_dir, config, missing_caption="leave_out")
+    if config.held_out_split is not None:
+        return pictures, split_of(config, config.held_out_split, token=config.hub_token, cache_dir=config.cache_dir)
     if config.held_out_samples:
         return split_off(pictures, config.held_out_samples, config.seed)
     return pictures, None
+
+
+def bucket_plan(config: TextToImageConfig, pictures: PictureSet, rows_per_step: int) -> BucketPlan:
+    """Which picture is cut to which size; the plan is printed."""
+    table = bucket_table(config.bucket_table, config.resolution, config.bucket_divisor)
+    sizes = picture_sizes(pictures, num_workers=config.dataloader_num_workers)
+    limits = Limits(config.bucket_most_cropped, config.bucket_most_upscaled, config.bucket_fewest_pictures)
+    plan = plan_buckets(sizes.sizes, table, limits)
+    say([plan_text(plan, rows_per_step)])
+    return plan

@@ -29,14 +29,14 @@ def train_vae(config: VaeConfig) -> int:
     pictures, held_out = None, None
     try:
         tracker_names(config.report_to, config.hub_token)
-        pictures = training_set(config)
+        pictures = training_set(config, config.seed, token=config.hub_token, cache_dir=config.cache_dir)
         if config.held_out_data_dir is not None:
             held_out = folder_of_pictures(config.held_out_data_dir, config, missing_caption="empty")
     except ValueError as error:
         problems.append(str(error))
-    broken = broken_pictures(pictures, config.dataloader_num_workers) if pictures is not None else []
+    broken = broken_pictures(pictures, config.dataloader_num_workers) if pictures is not None else {}
     if broken and not config.skip_broken_images:
-        problems += [f"{problem} (--skip_broken_images goes on without it)" for problem in broken]
+        problems += [f"{problem} (--skip_broken_images goes on without it)" for problem in broken.values()]
     if problems:
         raise ValueError("these settings cannot be used:\n  " + "\n  ".join(problems))
     assert pictures is not None
@@ -50,14 +50,14 @@ def train_vae(config: VaeConfig) -> int:
     if config.initial_logvar is not None:
         params = with_initial_logvar(params, config.initial_logvar)
     source = CaptionedRows(
-        without(pictures, broken),
+        without(pictures, broken.keys()),
         config.rows_per_step(jax.device_count()),
         config.seed,
-        max_train_samples=config.max_train_samples,
     )
     steps = total_steps(config, source.steps_per_epoch)
     say([
         *pictures.notes,
+        *(f"left out: {problem}" for problem in broken.values()),
         f"{len(source)} pictures, {source.batch_rows} rows a step on {jax.device_count()} x "
         f"{jax.devices()[0].device_kind}, {steps} steps",
     ])  # fmt: skip

@@ -1,0 +1,127 @@
+"""Text-to-image training as a whole: the command on captioned folders, its held-out loss, buckets and captions."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxdream.cli import main
+from flaxdream.weights.random_model import write_random_model
+from flaxdream.weights.safetensors import open_safetensors
+
+pytestmark = pytest.mark.slow
+COLOURS = ("red", "green", "blue", "yellow", "black", "white")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A model, twelve captioned pictures of three shapes, and four that are held out."""
+    folder = tmp_path_factory.mktemp("text_to_image")
+    write_random_model(folder / "model", "tiny")
+    for kind, count in (("train", 12), ("held_out", 4)):
+        (folder / kind).mkdir()
+        lines = []
+        for number in range(count):
+            colour, size = COLOURS[number % 6], ((64, 64), (128, 64), (64, 128))[number % 3]
+            Image.new("RGB", size, colour).save(folder / kind / f"{number}.png")
+            lines.append(json.dumps({"file_name": f"{number}.png", "text": f"{colour}, plain, picture"}))
+        (folder / kind / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def run(data, name, code=0, **changes):
+    settings = {
+        "pretrained_model_name_or_path": data / "model",
+        "train_data_dir": data / "train",
+        "output_dir": data / name,
+        "resolution": 64,
+        "center_crop": True,
+        "train_batch_size": 1,
+        "max_train_steps": 4,
+        "learning_rate": 1e-3,
+        "lr_warmup_steps": 0,
+        "report_to": "none",
+        "compilation_cache_dir": "",
+        "checkpointing_steps": 0,
+    } | changes
+    argv = ["text_to_image"]
+    for key, value in settings.items():
+        argv += [f"--{key}"] if value is True else [f"--{key}={value}"] if value is not None else []
+    assert main(argv) == code
+    return data / name
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder):
+    return [row["loss"] for row in rows(folder) if "loss" in row]
+
+
+def unet(folder):
+    tensors = open_safetensors(folder / "unet/diffusion_pytorch_model.safetensors")
+    return {name: tensor.view() for name, tensor in tensors.items()}
+
+
+def test_captions_tokenized_ahead_or_row_by_row_and_latents_cached_or_not_give_the_same_numbers(data):
+    """Tags that are shuffled are not known ahead; with one tag kept first and the rest dropped nothing is random."""
+    ahead = losses(run(data, "ahead", train_text_encoder=True))
+    live = losses(run(data, "live", train_text_encoder=True, cache_latents="no"))
+    np.testing.assert_allclose(live, ahead, rtol=1e-6)
+    by_row = losses(run(data, "by_row", train_text_encoder=True, shuffle_caption=True, keep_tokens=3))
+    np.testing.assert_allclose(by_row, ahead, rtol=1e-6)
+    frozen = losses(run(data, "frozen", shuffle_caption=True, keep_tokens=3))
+    np.testing.assert_allclose(frozen, losses(run(data, "frozen_ahead")), rtol=1e-6)
+
+
+def test_buckets_train_each_shape_at_its_own_size_cached_and_live(data):
+    settings = {
+        "use_aspect_ratio_bucket": True, "bucket_divisor": 32, "num_train_epochs": 2, "max_train_steps": None,
+        "train_batch_size": 1,
+    }  # fmt: skip
+    cached = run(data, "buckets", **settings)
+    live = run(data, "live_buckets", cache_latents="no", **settings)
+    np.testing.assert_allclose(losses(cached), losses(live), rtol=1e-6)
+    assert len(losses(cached)) == 6  # three shapes of four pictures, one batch of 8 rows each, two epochs
+
+
+def test_the_held_out_loss_is_the_same_for_the_same_weights_whatever_the_run(data):
+    held_out = {"held_out_data_dir": data / "held_out", "held_out_loss_steps": 2}
+    first = rows(run(data, "first", snr_gamma=5.0, seed=1, **held_out))
+    second = rows(run(data, "second", noise_offset=0.1, seed=2, train_batch_size=2, **held_out))
+    assert [row["step"] for row in first if "held_out_loss" in row] == [0, 2, 4]
+    np.testing.assert_allclose(first[0]["held_out_loss"], second[0]["held_out_loss"], rtol=1e-6)
+    assert first[-1]["held_out_loss"] != second[-1]["held_out_loss"]
+    summary = json.loads((data / "first/summary.json").read_text())
+    assert summary["held_out_loss"]["first"] == first[0]["held_out_loss"]
+
+
+def test_training_ends_early_when_the_held_out_loss_rises(data):
+    held_out = {"held_out_samples": 3, "held_out_loss_steps": 1, "early_stopping_patience": 2}
+    folder = run(data, "early", learning_rate=3.0, max_train_steps=30, max_grad_norm=0, **held_out)
+    assert 2 <= len(losses(folder)) < 30
+    assert (folder / "report.html").is_file() and (folder / "model_index.json").is_file()
+
+
+def test_another_prediction_type_is_trained_and_written_down(data):
+    folder = run(data, "v", prediction_type="v_prediction", dream_training=True, multires_noise_iterations=3)
+    assert json.loads((folder / "scheduler/scheduler_config.json").read_text())["prediction_type"] == "v_prediction"
+    before, after = unet(data / "model"), unet(folder)
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_all_problems_are_told_at_once(data, capsys):
+    run(
+        data, "wrong", code=2, train_data_dir=data / "nowhere", proportion_empty_prompts=2, validation_scheduler="x",
+        held_out_loss_steps=5,
+    )  # fmt: skip
+    text = capsys.readouterr().err
+    assert "proportion_empty_prompts 2" in text and "held_out_loss_steps" in text
+    run(data, "wrong", code=2, train_data_dir=data / "nowhere", validation_scheduler="x")
+    text = capsys.readouterr().err
+    assert "nowhere" in text and "'x'" in text
+    assert not (data / "wrong").exists()
