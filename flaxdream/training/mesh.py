@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,13 +16,14 @@ from flaxdream.arrays import Array, Shapes
 SMALLEST_SHARDED = 2**16  # elements; smaller parameters lie whole on every device
 
 
-def make_mesh(fsdp: int = 1) -> Mesh:
-    """All devices of all hosts; `fsdp` of them share the parameters, the others hold copies."""
-    count = jax.device_count()
+def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices of all hosts (or those given); `fsdp` of them share the parameters, the others hold copies."""
+    count = jax.device_count() if devices is None else len(devices)
     if fsdp < 1 or count % fsdp:
         fitting = [n for n in range(1, count + 1) if count % n == 0]
         raise ValueError(f"--fsdp {fsdp} does not divide the {count} devices. That do: {', '.join(map(str, fitting))}.")
-    return jax.make_mesh((count // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    axes, types = ("data", "fsdp"), (AxisType.Auto,) * 2
+    return jax.make_mesh((count // fsdp, fsdp), axes, axis_types=types, devices=devices)
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:

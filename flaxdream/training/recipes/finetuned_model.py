@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,27 +53,41 @@ def model_folder(config: RunConfig) -> Path:
 def load(config: TrainConfig, folder: Path, mesh: Mesh) -> FinetunedModel:
     """Reads each component straight to its type and place."""
     model = model_dir.read_model_dir(folder)
-    dtype = DTYPES[config.mixed_precision]
-    names = ("unet", "text_encoder") if config.train_text_encoder else ("unet",)
-    networks = Networks(
-        unet=build(model.configs["unet"], dtype=dtype, remat=config.remat, attention=config.attention),
-        text_encoder=build(
-            model.configs["text_encoder"],
-            dtype=dtype,
-            param_dtype=jnp.float32 if "text_encoder" in names else dtype,
-            remat=config.remat if "text_encoder" in names else "none",
-        ),
-        vae=build(model.configs["vae"], dtype=dtype, param_dtype=dtype),
-    )
+    names, networks = trained_components(config), make_networks(config, model.configs)
     trained = {name: _read(model, config, name, networks, mesh, trains=True) for name in names}
     frozen = {name: _read(model, config, name, networks, mesh, trains=False) for name in ("text_encoder", "vae")}
     frozen = {name: tree for name, tree in frozen.items() if name not in trained}
     tokenizer = read_tokenizer(config.tokenizer_name or folder / "tokenizer")
-    scheduler = dict(model.configs["scheduler"])
-    if config.prediction_type is not None:
-        scheduler["prediction_type"] = config.prediction_type
+    scheduler = scheduler_of(config, model.configs)
     pipeline = FlaxStableDiffusionPipeline(networks, tokenizer, scheduler, folder, config.variant)
     return FinetunedModel(networks, pipeline, folder, scheduler, trained, frozen)
+
+
+def trained_components(config: TrainConfig) -> tuple[str, ...]:
+    """The components that train; the first one's learning rate is the run's."""
+    return ("unet", "text_encoder") if config.train_text_encoder else ("unet",)
+
+
+def make_networks(config: TrainConfig, configs: Mapping[str, Any]) -> Networks:
+    """The networks of a model as the settings ask for them, from its components' configs."""
+    dtype = DTYPES[config.mixed_precision]
+    trains_text = "text_encoder" in trained_components(config)
+    return Networks(
+        unet=build(configs["unet"], dtype=dtype, remat=config.remat, attention=config.attention),
+        text_encoder=build(
+            configs["text_encoder"],
+            dtype=dtype,
+            param_dtype=jnp.float32 if trains_text else dtype,
+            remat=config.remat if trains_text else "none",
+        ),
+        vae=build(configs["vae"], dtype=dtype, param_dtype=dtype),
+    )
+
+
+def scheduler_of(config: TrainConfig, configs: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's scheduler config, with the prediction type that the settings name."""
+    given = {} if config.prediction_type is None else {"prediction_type": config.prediction_type}
+    return {**configs["scheduler"], **given}
 
 
 def _read(
