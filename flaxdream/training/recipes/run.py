@@ -44,7 +44,7 @@ def run(task: Task) -> int:
     if primary:
         folder.mkdir(parents=True, exist_ok=True)
         write_yaml(folder / "config.yaml", config)
-    state_of = _State(task)
+    state_of = RunState(task)
     found = find_checkpoint(folder, config.resume_from_checkpoint)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder, config.checkpoints_total_limit))
@@ -121,7 +121,7 @@ def validation_due(task: Task, step: int) -> bool:
     return step == task.steps or (every > 0 and step % every == 0)
 
 
-class _State:
+class RunState:
     """The state of a run: where it comes from, where it lies, and the step that changes it."""
 
     def __init__(self, task: Task):
@@ -135,11 +135,7 @@ class _State:
         shardings = self._shardings()
         if found is None:
             return jax.jit(self._fresh, out_shardings=shardings)(self.task.trained), 0
-        shapes = jax.eval_shape(self._fresh, self.task.trained)
-        abstract = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, shardings
-        )
-        state, extra = checkpoints.restore(found, abstract)
+        state, extra = checkpoints.restore(found, self.abstract())
         if jax.process_index() == 0:
             for line in differences(extra["config"], dataclasses.asdict(self.config)):
                 print(f"resume: {line} The numbers differ from an unbroken run's.")
@@ -147,6 +143,13 @@ class _State:
                 print("resume: the pictures or captions are not those of the checkpoint; the order starts anew.")
             print(f"going on from {found}")
         return state, int(state["step"])
+
+    def abstract(self) -> State:
+        """The state's shapes, types and places, without an array."""
+        shapes = jax.eval_shape(self._fresh, self.task.trained)
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, self._shardings()
+        )
 
     def extra(self) -> dict[str, Any]:
         """What a checkpoint remembers beside the state."""
