@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from flaxdream.data.buckets import BucketPlan
 from flaxdream.data.digests import text_digest
@@ -20,9 +17,6 @@ from flaxdream.data.orders import BucketOrder, EndlessOrder, Order
 from flaxdream.data.picture_set import PictureSet, drawn_samples, planned_part
 from flaxdream.data.rows import Row
 from flaxdream.data.tags import AS_THEY_ARE, TagRules, drawn_tags, tag_count
-
-if TYPE_CHECKING:
-    from jaxtyping import UInt8
 
 TABLE_OF_AT_MOST = 20_000  # pictures whose captions are all kept, tokenized and perhaps encoded before the start
 
@@ -129,8 +123,8 @@ class CaptionedRows:
     def size(self, index: int) -> tuple[int, int]:
         return self.pictures.size(index)
 
-    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        return self.pictures.read(index)
+    def stored(self, index: int) -> tuple[Path, bytes | None]:
+        return self.pictures.stored(index)
 
     def resolution(self, index: int) -> tuple[int, int] | None:
         return None if self.buckets is None else self.buckets.size(index)

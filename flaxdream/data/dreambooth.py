@@ -23,11 +23,11 @@ import numpy as np
 from flaxdream.data.concept_pictures import Picture
 from flaxdream.data.digests import text_digest
 from flaxdream.data.draws import Purpose, permutation, uniforms
-from flaxdream.data.images import picture_size, read_picture
+from flaxdream.data.images import picture_size
 from flaxdream.data.rows import Row
 
 if TYPE_CHECKING:
-    from jaxtyping import Int, UInt8
+    from jaxtyping import Int
 
 
 class DreamBoothRows:
@@ -109,8 +109,8 @@ class DreamBoothRows:
     def size(self, index: int) -> tuple[int, int]:
         return picture_size(self.path(index))
 
-    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        return read_picture(self.path(index))
+    def stored(self, index: int) -> tuple[Path, bytes | None]:
+        return self.path(index), None
 
     def rows(self, step: int, places: Sequence[int] | None = None) -> list[Row]:
         """The global batch of a step: instance, class, instance, class, ... or instances alone."""

@@ -68,8 +68,11 @@ class FolderSet:
     def size(self, index: int) -> tuple[int, int]:
         return picture_size(self.path(index))
 
+    def stored(self, index: int) -> tuple[Path, bytes | None]:
+        return self.path(index), None
+
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        return read_picture(self.path(index))
+        return read_picture(*self.stored(index))
 
     def _fill(self, captions: FolderCaptions, others: tuple[str, ...]) -> None:
         for entry in walk_pictures(self.folder, others):

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flaxdream.data.buckets import BucketPlan
 from flaxdream.data.picture_set import PictureSet, planned_part
 from flaxdream.data.rows import Row
-
-if TYPE_CHECKING:
-    from jaxtyping import UInt8
 
 MIDDLE = (0.5, 0.5)
 NO_FLIP = 1.0
@@ -70,8 +66,8 @@ class HeldOutRows:
     def size(self, index: int) -> tuple[int, int]:
         return self.pictures.size(index)
 
-    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        return self.pictures.read(index)
+    def stored(self, index: int) -> tuple[Path, bytes | None]:
+        return self.pictures.stored(index)
 
     def resolution(self, index: int) -> tuple[int, int] | None:
         return None if self.buckets is None else self.buckets.size(index)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flaxdream.data.captions import texts_of
-from flaxdream.data.images import BrokenPicture, picture_size, read_picture
-
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import UInt8
+from flaxdream.data.images import BrokenPicture
 
 
 class Columns:
@@ -40,14 +36,6 @@ class Columns:
             value = self._labels[value] if value >= 0 else None
         return texts_of(value, where)
 
-    def read(self, value: Any, key: Path) -> UInt8[np.ndarray, "H W 3"]:
-        """The decoded picture of a cell; else BrokenPicture with this key."""
-        return read_picture(*_stored(value, key))
-
-    def size(self, value: Any, key: Path) -> tuple[int, int]:
-        """Its height and width."""
-        return picture_size(*_stored(value, key))
-
 
 def _holds_pictures(feature: Any) -> bool:
     if type(feature).__name__ == "Image":
@@ -57,8 +45,8 @@ def _holds_pictures(feature: Any) -> bool:
     return getattr(feature, "dtype", "") in ("binary", "large_binary", "string", "large_string")
 
 
-def _stored(value: Any, key: Path) -> tuple[Path, bytes | None]:
-    """Path or key, and the bytes if they are in the cell."""
+def stored(value: Any, key: Path) -> tuple[Path, bytes | None]:
+    """The file of a cell, or its key and the bytes that the cell holds; else BrokenPicture."""
     if isinstance(value, dict):
         value = value["bytes"] if value["bytes"] is not None else value["path"]
     if isinstance(value, bytes):

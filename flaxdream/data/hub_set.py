@@ -10,7 +10,8 @@ import numpy as np
 
 from flaxdream.data.digests import text_digest
 from flaxdream.data.folder_set import check_missing_caption
-from flaxdream.data.hub_columns import Columns
+from flaxdream.data.hub_columns import Columns, stored
+from flaxdream.data.images import picture_size, read_picture
 from flaxdream.data.left_out import LeftOut
 
 if TYPE_CHECKING:
@@ -59,10 +60,13 @@ class HubSet:
         return Path(self._where(self._row(index)))
 
     def size(self, index: int) -> tuple[int, int]:
-        return self._columns.size(self._images[self._row(index)][self._columns.image], self.path(index))
+        return picture_size(*self.stored(index))
+
+    def stored(self, index: int) -> tuple[Path, bytes | None]:
+        return stored(self._images[self._row(index)][self._columns.image], self.path(index))
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        return self._columns.read(self._images[self._row(index)][self._columns.image], self.path(index))
+        return read_picture(*self.stored(index))
 
     def _row(self, index: int) -> int:
         return index if self._rows is None else int(self._rows[index])

@@ -80,12 +80,28 @@ def read_picture(path: str | Path, data: bytes | None = None) -> UInt8[np.ndarra
 
     With `data`, the bytes of a file that lies in an archive or a table, `path` is only its name in messages.
     """
+    return np.asarray(_shown(path, data))
+
+
+def read_to_cover(
+    path: str | Path, resolution: tuple[int, int], interpolation: str = "bilinear", data: bytes | None = None
+) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[int, int]]:
+    """The picture as `resize_to_cover` makes it of `read_picture`, and its own height and width; else BrokenPicture.
+
+    Faster than those two: the whole picture never becomes an array, which Pillow makes under Python's lock.
+    """
+    image = _shown(path, data)
+    return np.asarray(_covering(image, resolution, interpolation)), (image.size[1], image.size[0])
+
+
+def _shown(path: str | Path, data: bytes | None) -> Image.Image:
+    """The picture as a viewer shows it, in 8-bit RGB; else BrokenPicture."""
     try:
         with _opened(Path(path), data) as image:
             image.load()
             turn = TURNS.get(_orientation(image))
             shown = _to_rgb(image)
-            return np.asarray(shown if turn is None else shown.transpose(turn))
+            return shown if turn is None else shown.transpose(turn)
     except (MemoryError, BrokenPicture):
         raise
     except Exception as error:  # a decoder of a broken file may raise anything
@@ -144,7 +160,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGB", shown.size, "white")
         white.paste(shown, mask=shown.getchannel("A"))
         return white
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
@@ -199,12 +215,15 @@ def resize_to_cover(
     picture: UInt8[np.ndarray, "H W 3"], resolution: tuple[int, int], interpolation: str = "bilinear"
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The picture at `resized_size`, by Pillow's antialiased filter of that name."""
+    return np.asarray(_covering(Image.fromarray(picture), resolution, interpolation))
+
+
+def _covering(image: Image.Image, resolution: tuple[int, int], interpolation: str) -> Image.Image:
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"--image_interpolation_mode {interpolation!r} is not one of {', '.join(INTERPOLATIONS)}.")
-    height, width = resized_size(picture.shape[:2], resolution)
-    if (height, width) == picture.shape[:2]:
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((width, height), INTERPOLATIONS[interpolation]))
+    width, height = image.size
+    height, width = resized_size((height, width), resolution)
+    return image if (width, height) == image.size else image.resize((width, height), INTERPOLATIONS[interpolation])
 
 
 def crop(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flaxdream.data.images import BrokenPicture, Crop, crop, resize_to_cover, resized_size, to_model_range
+from flaxdream.data.images import BrokenPicture, Crop, crop, read_to_cover, resized_size, to_model_range
 from flaxdream.data.rows import Row, RowSource
 
 if TYPE_CHECKING:
@@ -163,9 +163,8 @@ class Loader:
         """The picture at the size from which crops are cut, and its own size."""
         if (known := self._cache.get(index)) is not None:
             return known
-        picture = self.source.read(index)
-        resized = resize_to_cover(picture, self.resolution(index), self.settings.interpolation)
-        size = (picture.shape[0], picture.shape[1])
+        path, data = self.source.stored(index)
+        resized, size = read_to_cover(path, self.resolution(index), self.settings.interpolation, data)
         self._cache.put(index, resized, size)
         return resized, size
 

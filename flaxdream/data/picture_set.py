@@ -43,6 +43,12 @@ class PictureSet(Protocol):
     def size(self, index: int) -> tuple[int, int]:
         """Height and width, from the header where possible; else BrokenPicture."""
 
+    def stored(self, index: int) -> tuple[Path, bytes | None]:
+        """The picture's file, or its key and the bytes of the file; else BrokenPicture.
+
+        What `read_picture` takes; nothing is decoded.
+        """
+
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """The decoded picture; else BrokenPicture."""
 
@@ -76,6 +82,9 @@ class Part:
 
     def size(self, index: int) -> tuple[int, int]:
         return self.whole.size(int(self.indices[index]))
+
+    def stored(self, index: int) -> tuple[Path, bytes | None]:
+        return self.whole.stored(int(self.indices[index]))
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return self.whole.read(int(self.indices[index]))

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import UInt8
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -62,5 +58,5 @@ class RowSource(Protocol):
     def size(self, index: int) -> tuple[int, int]:
         """Height and width, without decoding where possible; else BrokenPicture."""
 
-    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The decoded picture; else BrokenPicture."""
+    def stored(self, index: int) -> tuple[Path, bytes | None]:
+        """The picture's file, or its key and the bytes of the file; else BrokenPicture."""

@@ -79,10 +79,13 @@ class TarSet:
                 return picture_size(self.path(index), head)
             except BrokenPicture:  # the size stands further on
                 pass
-        return picture_size(self.path(index), self._bytes(index, self._sizes[index]))
+        return picture_size(*self.stored(index))
+
+    def stored(self, index: int) -> tuple[Path, bytes | None]:
+        return self.path(index), self._bytes(index, self._sizes[index])
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        return read_picture(self.path(index), self._bytes(index, self._sizes[index]))
+        return read_picture(*self.stored(index))
 
     def _bytes(self, index: int, count: int) -> bytes:
         try:

@@ -66,11 +66,14 @@ class TfdsSet:
     def size(self, index: int) -> tuple[int, int]:
         return picture_size(self.path(index), self._records[index][self._image])
 
-    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+    def stored(self, index: int) -> tuple[Path, bytes | None]:
         record = self._records[index]
         if not self._goes_on_without and not self._captions(record, index):
             raise BrokenPicture(self.path(index), f"its {self._caption!r} holds no caption")
-        return read_picture(self.path(index), record[self._image])
+        return self.path(index), record[self._image]
+
+    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        return read_picture(*self.stored(index))
 
     def _captions(self, record: Any, index: int) -> tuple[str, ...]:
         value = record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from flaxdream.data.buckets import bucket_table, plan_buckets
 from flaxdream.data.captioned import CaptionedRows
 from flaxdream.data.held_out import HeldOutRows
-from flaxdream.data.images import BrokenPicture
+from flaxdream.data.images import BrokenPicture, read_picture
 from flaxdream.data.loader import Loader, LoaderSettings
 from flaxdream.data.picture_sizes import picture_sizes
 from flaxdream.data.tags import TagRules
@@ -39,8 +41,13 @@ class Numbered:
     def size(self, index):
         return (8, 8)
 
+    def stored(self, index):
+        stream = io.BytesIO()
+        Image.fromarray(np.full((*self.size(index), 3), index % 256, np.uint8)).save(stream, "PNG")
+        return self.path(index), stream.getvalue()
+
     def read(self, index):
-        return np.full((8, 8, 3), index % 256, np.uint8)
+        return read_picture(*self.stored(index))
 
 
 def shown(rows, first, count):
@@ -180,9 +187,6 @@ class Sized(Numbered):
         if index == 7:
             raise BrokenPicture(self.path(index), "damaged")
         return [(16, 16), (16, 24), (24, 16)][index % 3]
-
-    def read(self, index):
-        return np.full((*self.size(index), 3), index, np.uint8)
 
 
 @pytest.fixture

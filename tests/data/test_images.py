@@ -19,6 +19,7 @@ from flaxdream.data.images import (
     picture_size,
     read_picture,
     read_png_settings,
+    read_to_cover,
     resize_and_crop,
     resize_to_cover,
     resized_size,
@@ -281,6 +282,37 @@ def test_a_crop_is_cut_from_the_resized_and_flipped_picture(interpolation):
     cut = resize_and_crop(picture, (8, 8), crop_draw=(0.0, 0.4), flip=True, interpolation=interpolation)
     assert cut.top_left == (0, 2) and cut.original_size == (20, 33)
     np.testing.assert_array_equal(cut.pixels, resized[:, ::-1][:, 2:10])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_picture_read_to_cover_is_the_one_read_and_then_resized(tmp_path, mode, orientation):
+    path = tmp_path / "a.tiff"
+    noise = np.random.default_rng(0).integers(0, 256, (20, 33, 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save(path, exif=exif(orientation))
+    for resolution in ((8, 8), (40, 16)):
+        resized, size = read_to_cover(path, resolution, "lanczos")
+        whole = read_picture(path)
+        assert size == whole.shape[:2]
+        np.testing.assert_array_equal(resized, resize_to_cover(whole, resolution, "lanczos"))
+    with pytest.raises(ValueError, match="'cubic' is not one of"):
+        read_to_cover(path, (8, 8), "cubic")
+
+
+def test_bytes_are_read_as_the_file_that_they_were(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(STORED).save(path, exif=exif(6))
+    data = path.read_bytes()
+    np.testing.assert_array_equal(read_picture("row 7", data), read_picture(path))
+    assert picture_size("row 7", data) == picture_size(path)
+    np.testing.assert_array_equal(read_to_cover("row 7", (3, 3), data=data)[0], read_to_cover(path, (3, 3))[0])
+    for broken, reason in (
+        (b"", "the file is empty"),
+        (b"nonsense", "not that of a picture"),
+        (data[:60], "cannot be"),
+    ):
+        with pytest.raises(BrokenPicture, match=f"row 7: .*{reason}"):
+            read_picture("row 7", broken)
 
 
 def test_an_unknown_interpolation_is_refused_with_the_list():
