@@ -2,7 +2,8 @@
 
 A flag with the name of a config field is that field. Of the others, ALIASES are fields under another name,
 WITHOUT_EFFECT are taken and answered with a reason, REFUSED are answered with what to do instead. Scripts: diffusers'
-train_dreambooth (plain, flax, lora, lora_sdxl), ShivamShrirao's, CrazyBoyM's and ccrcmcpe's.
+train_dreambooth (plain, flax, lora, lora_sdxl) and train_text_to_image (the same and sdxl), ShivamShrirao's,
+CrazyBoyM's and ccrcmcpe's.
 """
 
 from __future__ import annotations
@@ -78,6 +79,10 @@ WITHOUT_EFFECT: Mapping[str, WithoutEffect] = {
     "log_interval": WithoutEffect(1, "every step is logged; it costs the device no time."),
     "save_min_steps": WithoutEffect(1, "checkpoints start with the first --checkpointing_steps."),
     "auto_test_model": WithoutEffect(0, "test pictures are drawn whenever there is a --validation_prompt."),
+    "foreach_ema": WithoutEffect(0, "the average is one compiled operation over all weights in any case."),
+    "from_pt": WithoutEffect(0, "PyTorch's safetensors and Flax's old files are both read as they are."),
+    "enable_npu_flash_attention": WithoutEffect(0, "it is for another maker's chips; --attention chooses the kernel."),
+    "debug_loss": WithoutEffect(0, "the loss of every step is in metrics.jsonl in any case."),
     "run_id": WithoutEffect(1, "a resumed run goes on in its own W&B run; the id is kept in the output folder."),
 }
 
@@ -99,6 +104,7 @@ REFUSED: Mapping[str, Refused] = {
     "text_encoder_use_attention_mask": Refused(0, _IF),
     "tokenizer_max_length": Refused(1, "CLIP's text encoder has 77 places; leave the flag out.", ("77",)),
     "do_edm_style_training": Refused(0, "it is for SDXL and Playground v2.5, which are not built yet."),
+    "non_ema_revision": Refused(1, "one branch holds the whole model here; give it by --revision."),
     "dataset_name": Refused(1, _DATASET),
     "dataset_config_name": Refused(1, _DATASET),
     "image_column": Refused(1, _DATASET),

@@ -73,6 +73,8 @@ class RunConfig:
     """What is kept: none, dots, blocks (that of gradient_checkpointing), full or offload."""
     fsdp: int = 1
     """Devices over which each weight and optimizer state is cut; all devices train on their own pictures anyway."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in the host's memory; each step moves it to the device and back."""
     compilation_cache_dir: str | None = "~/.cache/flaxdream/xla"
     """Compiled programs are kept here, so that the next start is quick; "" keeps none."""
 
@@ -133,6 +135,8 @@ class RunConfig:
     ema_power: float = 2 / 3
     ema_dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 halves its memory, with stochastic rounding."""
+    offload_ema: bool = False
+    """Keep the average in the host's memory; each step moves it to the device and back."""
 
     # validation pictures
     validation_steps: int = 100

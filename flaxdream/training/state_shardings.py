@@ -32,6 +32,11 @@ def state_shardings(state_shapes: Any, param_shardings: Params) -> Any:
     return jax.tree.map_with_path(place, state_shapes)
 
 
+def in_host_memory(shardings: Any) -> Any:
+    """The same places in the memory of the host that each device belongs to, pinned so that copies are quick."""
+    return jax.tree.map(lambda sharding: sharding.with_memory_kind("pinned_host"), shardings)
+
+
 def _keys(path: Any) -> tuple[str, ...]:
     return tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
 

@@ -13,20 +13,21 @@ import pytest
 from flaxdream.cli.flags import parse_training
 from flaxdream.cli.foreign_flags import ALIASES, MANY, REFUSED, WITHOUT_EFFECT
 from flaxdream.cli.translate import translate
-from flaxdream.config import DreamBoothConfig, dreambooth_problems
+from flaxdream.config import DreamBoothConfig, TextToImageConfig, dreambooth_problems, text_to_image_problems
 
 LINE = re.compile(r"--(?P<name>\w+) \((?P<type>[^)]+)\) = (?P<default>.+?)( REQUIRED)?( choices=(?P<choices>.+))?")
-FIELDS = {field.name: field.default for field in dataclasses.fields(DreamBoothConfig)}
-HINTS = typing.get_type_hints(DreamBoothConfig)
 OUR_OWN = ("config",)  # ccrcmcpe's --config is a YAML file, as ours
 
-# Where a default is not that of diffusers' train_dreambooth.py, and why.
-OTHER_DEFAULTS = {
+# Where a default is not that of the script, and why.
+FOR_ALL = {
     "pretrained_model_name_or_path": "required: empty is a problem, so that all problems are told at once",
     "seed": "a run can always be repeated and resumed",
     "mixed_precision": "accelerate's configuration is asked there; its own default is no",
     "report_to": "tensorboard, where it is installed",
-    "validation_prompt": "one or more",
+}
+OTHER_DEFAULTS = {
+    "diffusers_train_dreambooth": FOR_ALL | {"validation_prompt": "one or more"},
+    "diffusers_train_text_to_image": FOR_ALL,
 }
 
 
@@ -45,6 +46,15 @@ def scripts():
 SCRIPTS = scripts()
 
 
+def config_of(script):
+    """The config of the command that the script's users take."""
+    return TextToImageConfig if "text_to_image" in script else DreamBoothConfig
+
+
+def fields_of(cls):
+    return {field.name: field.default for field in dataclasses.fields(cls)}
+
+
 def field_of(name):
     return ALIASES[name].field if name in ALIASES else name
 
@@ -54,65 +64,73 @@ def dreambooth(argv):
 
 
 def test_the_list_of_flags_is_whole():
-    assert [len(flags) for flags in SCRIPTS.values()] == [61, 34, 59, 72, 51, 47, 11]
+    assert [len(flags) for flags in SCRIPTS.values()] == [61, 34, 59, 72, 51, 47, 11, 57, 34, 51, 55, 59]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_each_flag_is_in_exactly_one_class(script):
-    classes = (FIELDS, ALIASES, WITHOUT_EFFECT, REFUSED, OUR_OWN)
+    fields = fields_of(config_of(script))
+    refused = REFUSED.keys() - fields.keys()  # some are fields of one command and refused by another
+    classes = (fields, ALIASES, WITHOUT_EFFECT, refused, OUR_OWN)
     counts = {name: sum(name in names for names in classes) for name in SCRIPTS[script]}
     assert {name: count for name, count in counts.items() if count != 1} == {}
 
 
 def test_the_tables_know_each_flags_number_of_values():
     takes = {"flag": 0, "bool": 1, "str nargs='+'": MANY, "str": 1, "int": 1, "float": 1}
-    for flags in SCRIPTS.values():
+    for script, flags in SCRIPTS.items():
+        hints = typing.get_type_hints(config_of(script))
         for name, (kind, _, _) in flags.items():
             entry = WITHOUT_EFFECT.get(name) or REFUSED.get(name)
             if entry:
                 assert entry.takes == takes[kind], name
             elif name in ALIASES:
-                is_switch = ALIASES[name].value is not None or HINTS[field_of(name)] is bool
+                is_switch = ALIASES[name].value is not None or hints[field_of(name)] is bool
                 assert is_switch == (kind == "flag"), name
-            elif name in FIELDS:
-                assert (HINTS[name] is bool) == (kind in ("flag", "bool")), name
+            elif name in hints:
+                assert (hints[name] is bool) == (kind in ("flag", "bool")), name
 
 
 @pytest.mark.parametrize("joined", [False, True], ids=["apart", "joined by ="])
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_supported_flags_set_their_field(script, joined):
-    argv, expected = [], {}
+    argv, expected, hints = [], {}, typing.get_type_hints(config_of(script))
     for number, (name, (kind, _, choices)) in enumerate(SCRIPTS[script].items(), start=2):
-        if name not in FIELDS and name not in ALIASES:
+        if name not in hints and name not in ALIASES:
             continue
         field = field_of(name)
         if kind == "flag":
             argv.append(f"--{name}")
             fixed = ALIASES[name].value if name in ALIASES else None
-            expected[field] = True if fixed is None else float(fixed) if HINTS[field] is float else fixed
+            expected[field] = True if fixed is None else float(fixed) if hints[field] is float else fixed
             continue
         values = {"int": number, "float": number / 4, "bool": False}
         values["str"] = re.findall(r"'(\w+)'", choices)[-1] if choices else f"a word {number}"
-        value = values[kind]
-        if typing.get_origin(HINTS[field]) is typing.Literal:
-            value = typing.get_args(HINTS[field])[-1]
+        value = values[kind.removesuffix(" nargs='+'")]
+        for option in (hints[field], *typing.get_args(hints[field])):
+            if typing.get_origin(option) is typing.Literal:
+                value = typing.get_args(option)[-1]
         argv += [f"--{name}={value}"] if joined else [f"--{name}", str(value)]
-        expected[field] = (value,) if HINTS[field] == tuple[str, ...] else value
-    config = dreambooth(argv).config
+        expected[field] = (value,) if hints[field] == tuple[str, ...] else value
+    config = parse_training(config_of(script), argv, "x", lambda config: []).config
     got = {field: getattr(config, field) for field in expected}
     assert got == expected
     assert {field: type(value) for field, value in got.items()} == {f: type(v) for f, v in expected.items()}
 
 
-def test_defaults_are_those_of_diffusers_but_for_a_few_with_a_reason():
-    convert = {"int": int, "float": float, "flag": lambda text: text == "True", "str": lambda text: text.strip("'")}
-    others = {}
-    for name, (kind, default, _) in SCRIPTS["diffusers_train_dreambooth"].items():
-        if name in FIELDS:
+@pytest.mark.parametrize("script", OTHER_DEFAULTS)
+def test_defaults_are_those_of_diffusers_but_for_a_few_with_a_reason(script):
+    convert = {
+        "int": int, "float": float, "flag": lambda text: text == "True", "str": lambda text: text.strip("'"),
+        "str nargs='+'": str,
+    }  # fmt: skip
+    others, fields = {}, fields_of(config_of(script))
+    for name, (kind, default, _) in SCRIPTS[script].items():
+        if name in fields:
             value = None if default == "None" else convert[kind](default)
-            if FIELDS[name] != value or type(FIELDS[name]) is not type(value):
-                others[name] = (FIELDS[name], value)
-    assert set(others) == set(OTHER_DEFAULTS)
+            if fields[name] != value or (type(fields[name]) is not type(value) and value != 0):
+                others[name] = (fields[name], value)
+    assert set(others) == set(OTHER_DEFAULTS[script])
 
 
 @pytest.mark.parametrize("name", WITHOUT_EFFECT)
@@ -213,6 +231,22 @@ COMMANDS = {
          "num_validation_images": 2},
     ),
 }  # fmt: skip
+
+
+def test_a_text_to_image_command_line_pasted_verbatim_is_understood():
+    text = """accelerate launch --mixed_precision="fp16" train_text_to_image.py \
+  --pretrained_model_name_or_path=$MODEL_NAME --dataset_name=lambdalabs/naruto-blip-captions --use_ema \
+  --resolution=512 --center_crop --random_flip --train_batch_size=1 --gradient_accumulation_steps=4 \
+  --gradient_checkpointing --max_train_steps=15000 --learning_rate=1e-05 --max_grad_norm=1 \
+  --enable_xformers_memory_efficient_attention --lr_scheduler="constant" --lr_warmup_steps=0 \
+  --validation_prompts "a" "b" --foreach_ema --output_dir="sd-naruto-model" --push_to_hub"""
+    parsed = parse_training(TextToImageConfig, shlex.split(text), "text_to_image", text_to_image_problems)
+    config = parsed.config
+    assert (config.dataset_name, config.use_ema) == ("lambdalabs/naruto-blip-captions", True)
+    assert (config.validation_prompt, config.mixed_precision) == (("a", "b"), "fp16")
+    assert [note.split()[0] for note in parsed.notes] == [
+        "--enable_xformers_memory_efficient_attention", "--validation_prompts", "--foreach_ema",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -114,6 +114,16 @@ def test_another_prediction_type_is_trained_and_written_down(data):
     assert any(not np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_average_and_optimizer_state_in_host_memory_change_nothing_and_resume(data):
+    plain = run(data, "on_device", use_ema=True, train_batch_size=2)
+    settings = {"use_ema": True, "train_batch_size": 2, "offload_ema": True, "offload_optimizer": True}
+    run(data, "offloaded", max_train_steps=2, lr_scheduler="constant", checkpointing_steps=2, **settings)
+    offloaded = run(data, "offloaded", resume_from_checkpoint="latest", **settings)
+    assert losses(offloaded) == losses(plain)
+    ours, theirs = unet(offloaded), unet(plain)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_all_problems_are_told_at_once(data, capsys):
     run(
         data, "wrong", code=2, train_data_dir=data / "nowhere", proportion_empty_prompts=2, validation_scheduler="x",

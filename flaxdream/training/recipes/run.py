@@ -31,7 +31,7 @@ from flaxdream.training.recipes.watching import Watch
 from flaxdream.training.report import write_report
 from flaxdream.training.resume import differences, find_checkpoint
 from flaxdream.training.run_pictures import remove_validations_after, write_validation
-from flaxdream.training.state_shardings import state_shardings
+from flaxdream.training.state_shardings import in_host_memory, state_shardings
 from flaxdream.training.step import State, init_state, make_train_step
 from flaxdream.training.trackers import Trackers
 
@@ -166,7 +166,17 @@ class RunState:
             ema=self.ema,
             groups=self.task.groups(),
         )
-        return jax.jit(step, donate_argnums=0, out_shardings=(self._shardings(), replicated(self.task.mesh)))
+        here = self._shardings(offload=False)
+
+        def on_device(state: State, frozen: Params, batch: Any) -> Any:
+            return step(jax.device_put(state, here), frozen, batch)
+
+        offloads = self.config.offload_ema or self.config.offload_optimizer
+        return jax.jit(
+            on_device if offloads else step,
+            donate_argnums=0,
+            out_shardings=(self._shardings(), replicated(self.task.mesh)),
+        )
 
     def result(self, state: State) -> Params:
         """The parameters that the run is about: the average where there is one."""
@@ -184,9 +194,13 @@ class RunState:
         ema = self.config.ema_dtype if self.config.use_ema else None
         return init_state(trained, self.optimizer, ema=ema, loss_scaling=self.config.mixed_precision == "fp16")
 
-    def _shardings(self) -> Any:
+    def _shardings(self, *, offload: bool = True) -> Any:
+        """Where the state lies between steps, or with `offload=False` during one."""
         shapes = jax.eval_shape(self._fresh, self.task.trained)
-        return state_shardings(shapes, param_shardings(self.task.trained, self.task.mesh))
+        places = state_shardings(shapes, param_shardings(self.task.trained, self.task.mesh))
+        parts = {"ema": self.config.offload_ema, "opt_state": self.config.offload_optimizer}
+        moved = [name for name, wanted in parts.items() if wanted and offload and name in places]
+        return places | {name: in_host_memory(places[name]) for name in moved}
 
 
 @contextlib.contextmanager
