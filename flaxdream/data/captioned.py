@@ -11,40 +11,15 @@ from functools import cached_property
 from pathlib import Path
 
 from flaxdream.data.buckets import BucketPlan
+from flaxdream.data.caption_draw import CaptionDraw
 from flaxdream.data.digests import text_digest
-from flaxdream.data.draws import Purpose, uniforms, words
+from flaxdream.data.draws import Purpose, uniforms
 from flaxdream.data.orders import BucketOrder, EndlessOrder, Order
 from flaxdream.data.picture_set import PictureSet, drawn_samples, planned_part
 from flaxdream.data.rows import Row
-from flaxdream.data.tags import AS_THEY_ARE, TagRules, drawn_tags, tag_count
+from flaxdream.data.tags import AS_THEY_ARE, TagRules
 
 TABLE_OF_AT_MOST = 20_000  # pictures whose captions are all kept, tokenized and perhaps encoded before the start
-
-
-class CaptionDraw:
-    """The caption of a picture for one row of one step."""
-
-    def __init__(self, pictures: PictureSet, seed: int, proportion_empty_prompts: float, tags: TagRules):
-        if not 0 <= proportion_empty_prompts <= 1:
-            raise ValueError(f"--proportion_empty_prompts {proportion_empty_prompts}; expected a chance of 0 to 1")
-        self.pictures, self.seed, self.tags = pictures, seed, tags
-        self.empty = proportion_empty_prompts
-
-    def __call__(self, step: int, row: int, index: int) -> str:
-        which, chance = uniforms(self.seed, Purpose.CAPTION, (step, row), 2)
-        if chance < self.empty:
-            return ""
-        texts = self.pictures.captions(index)
-        caption = texts[int(which * len(texts))]
-        if not self.tags.change_captions:
-            return caption
-        count = tag_count(caption, self.tags)
-        return drawn_tags(caption, self.tags, words(self.seed, Purpose.TAGS, (step, row), 2 * count))
-
-    def all(self) -> tuple[str, ...]:
-        """Every caption that can be drawn, each once, "" first where prompts may be empty."""
-        texts = [text for index in range(len(self.pictures)) for text in self.pictures.captions(index)]
-        return tuple(dict.fromkeys([""] * (self.empty > 0) + texts))
 
 
 class CaptionedRows:
@@ -54,6 +29,8 @@ class CaptionedRows:
     in sets of more than `table_of_at_most` pictures, whose captions would fill the memory. `Row.caption` always has
     the text.
     """
+
+    random_access = True
 
     def __init__(
         self,
@@ -82,14 +59,17 @@ class CaptionedRows:
         if buckets is not None:
             self.buckets, self.pictures = buckets.without_left_out(), planned_part(self.pictures, buckets)
         self.captions_are_fixed = not tags.change_captions and len(self.pictures) <= table_of_at_most
-        self._caption = CaptionDraw(self.pictures, seed, proportion_empty_prompts, tags)
+        self._caption = CaptionDraw(seed, proportion_empty_prompts, tags)
         self._order: Order = EndlessOrder(len(self.pictures), batch_size, seed, repeats)
         if self.buckets is not None:
             self._order = BucketOrder(self.buckets.groups(), batch_size, seed, repeats)
 
     @cached_property
     def captions(self) -> tuple[str, ...]:
-        return self._caption.all() if self.captions_are_fixed else ()
+        if not self.captions_are_fixed:
+            return ()
+        texts = [text for index in range(len(self)) for text in self.pictures.captions(index)]
+        return tuple(dict.fromkeys([""] * (self._caption.proportion_empty_prompts > 0) + texts))
 
     @cached_property
     def _caption_index(self) -> dict[str, int]:
@@ -137,7 +117,7 @@ class CaptionedRows:
         return [self._row(step, row, index, weight) for row, index, weight in drawn]
 
     def _row(self, step: int, row: int, index: int, weight: float) -> Row:
-        caption = self._caption(step, row, index)
+        caption = self._caption(step, row, self.pictures.captions(index))
         place = self._caption_index[caption] if self.captions_are_fixed else -1
         top, left, flip = uniforms(self.seed, Purpose.CROP_AND_FLIP, (step, row), 3).tolist()
         return Row(row, index, self.path(index), caption, place, weight, 0, False, (top, left), flip)

@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     HELD_OUT = 7
     BATCHES = 8
     BUCKET_DECK = 9
+    STREAM = 10
 
 
 def words(seed: int, purpose: Purpose, address: tuple[int, int], count: int) -> np.ndarray:

@@ -38,7 +38,7 @@ class DreamBoothRows:
     mean(instance) + prior_loss_weight * mean(class) however the rows are spread over devices.
     """
 
-    captions_are_fixed = True
+    captions_are_fixed, random_access = True, True
 
     def __init__(
         self,

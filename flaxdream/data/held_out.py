@@ -23,7 +23,7 @@ class HeldOutRows:
     timestep: whatever the batch size, a picture always gets the same.
     """
 
-    captions_are_fixed = True
+    captions_are_fixed, random_access = True, True
 
     def __init__(self, pictures: PictureSet, batch_size: int, buckets: BucketPlan | None = None):
         """`buckets` is the plan for these pictures; those that it leaves out are left out here too."""

@@ -21,14 +21,14 @@ class Columns:
             raise ValueError(
                 f"{name}: column {image_column!r} holds {features[image_column]}; expected pictures, bytes or paths"
             )
+        self._is_image = type(features[image_column]).__name__ == "Image"
         self._labels = getattr(features[caption_column], "names", None)  # of classes, where there are no captions
 
     def undecoded(self, dataset: Any) -> Any:
         """The data set with pictures as the bytes or paths that they are stored as."""
         import datasets
 
-        is_image = isinstance(dataset.features[self.image], datasets.Image)
-        return dataset.cast_column(self.image, datasets.Image(decode=False)) if is_image else dataset
+        return dataset.cast_column(self.image, datasets.Image(decode=False)) if self._is_image else dataset
 
     def captions(self, value: Any, where: str) -> tuple[str, ...]:
         """The captions in a cell, () if there is none; a class label counts as its name."""

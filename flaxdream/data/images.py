@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError, features
 from PIL.PngImagePlugin import PngInfo
 
 if TYPE_CHECKING:
@@ -62,6 +62,18 @@ class BrokenPicture(ValueError):  # noqa: N818
 
 
 @dataclass(frozen=True)
+class Header:
+    """What a picture's file says of itself."""
+
+    format: str  # Pillow's name, such as JPEG
+    mode: str  # Pillow's, such as RGB, P or CMYK
+    size: tuple[int, int]  # height and width as shown
+    orientation: int  # EXIF's, 2 to 8 where a viewer turns or mirrors the picture, else 1
+    is_transparent: bool
+    is_animated: bool  # or has several pages
+
+
+@dataclass(frozen=True)
 class Crop:
     """Pixels cut to the size of training, with what SDXL's time ids tell the model of the cut."""
 
@@ -94,31 +106,72 @@ def read_to_cover(
     return np.asarray(_covering(image, resolution, interpolation)), (image.size[1], image.size[0])
 
 
+def read_small(path: str | Path, shorter: int, data: bytes | None = None) -> tuple[UInt8[np.ndarray, "H W 3"], Header]:
+    """The picture made smaller, never larger, until its shorter side is that long, and its header; else BrokenPicture.
+
+    The file is decoded to its end. JPEG becomes smaller while it is decoded, which saves most of the time and gives
+    other pixels than `read_picture`, by a few levels.
+    """
+    with _readable(path, data) as image:
+        header = _header(image)
+        scale = min(1.0, shorter / min(image.size))
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        image.draft(None, (width, height))
+        shown = _as_shown(image)
+    height, width = (max(1, round(side * scale)) for side in header.size)
+    return np.asarray(_at_size(shown, (height, width))), header
+
+
 def _shown(path: str | Path, data: bytes | None) -> Image.Image:
     """The picture as a viewer shows it, in 8-bit RGB; else BrokenPicture."""
-    try:
-        with _opened(Path(path), data) as image:
-            image.load()
-            turn = TURNS.get(_orientation(image))
-            shown = _to_rgb(image)
-            return shown if turn is None else shown.transpose(turn)
-    except (MemoryError, BrokenPicture):
-        raise
-    except Exception as error:  # a decoder of a broken file may raise anything
-        raise BrokenPicture(path, _reason(Path(path), data, error)) from error
+    with _readable(path, data) as image:
+        return _as_shown(image)
+
+
+def _as_shown(image: Image.Image) -> Image.Image:
+    image.load()
+    turn = TURNS.get(_orientation(image))
+    shown = _to_rgb(image)
+    return shown if turn is None else shown.transpose(turn)
 
 
 def picture_size(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
     """Height and width as `read_picture` will give them, from the file's header where possible; else BrokenPicture."""
+    with _readable(path, data) as image:
+        return _shown_size(image)
+
+
+def _shown_size(image: Image.Image) -> tuple[int, int]:
+    height, width = image.size[1], image.size[0]
+    # Pillow itself turns TIFF and reports the turned size; for all others the tag is still to be obeyed.
+    turned = image.format != "TIFF" and _orientation(image) >= 5
+    return (width, height) if turned else (height, width)
+
+
+def _header(image: Image.Image) -> Header:
+    try:
+        is_animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # frames that nobody reads may be damaged
+        is_animated = False
+    return Header(
+        image.format or "unknown",
+        image.mode,
+        _shown_size(image),
+        _orientation(image),
+        image.has_transparency_data,
+        is_animated,
+    )
+
+
+@contextmanager
+def _readable(path: str | Path, data: bytes | None) -> Iterator[Image.Image]:
+    """The opened picture; whatever goes wrong with it, also while it is decoded, becomes BrokenPicture."""
     try:
         with _opened(Path(path), data) as image:
-            height, width = image.size[1], image.size[0]
-            # Pillow itself turns TIFF and reports the turned size; for all others the tag is still to be obeyed.
-            turned = image.format != "TIFF" and _orientation(image) >= 5
-            return (width, height) if turned else (height, width)
+            yield image
     except (MemoryError, BrokenPicture):
         raise
-    except Exception as error:
+    except Exception as error:  # a decoder of a broken file may raise anything
         raise BrokenPicture(path, _reason(Path(path), data, error)) from error
 
 
@@ -226,6 +279,16 @@ def _covering(image: Image.Image, resolution: tuple[int, int], interpolation: st
     return image if (width, height) == image.size else image.resize((width, height), INTERPOLATIONS[interpolation])
 
 
+def scaled(picture: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture at that height and width, by Pillow's antialiased bilinear filter."""
+    return np.asarray(_at_size(Image.fromarray(picture), size))
+
+
+def _at_size(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+
+
 def crop(
     resized: UInt8[np.ndarray, "H W 3"],
     resolution: tuple[int, int],
@@ -264,6 +327,21 @@ def to_model_range(pixels: UInt8[np.ndarray, "*b H W c"]) -> Float[np.ndarray, "
     """0..255 as float32 in -1..1, bit for bit torchvision's ToTensor and Normalize([0.5], [0.5])."""
     half = np.float32(0.5)
     return (pixels.astype(np.float32) / np.float32(255) - half) / half
+
+
+def lettered(
+    text: str, width: int, size: int = 13, ink: str = "black", paper: str = "white"
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A line of text, `width` pixels wide; a text that is too long loses its middle."""
+    font = ImageFont.load_default(size=size)
+    shown = text = " ".join(text.split())
+    kept = len(text)
+    while kept and font.getlength(shown) > width:
+        kept -= 1
+        shown = f"{text[: (kept + 1) // 2]}...{text[len(text) - kept // 2 :]}"
+    image = Image.new("RGB", (width, round(size * 1.4)), paper)
+    ImageDraw.Draw(image).text((0, 0), shown, fill=ink, font=font)
+    return np.asarray(image)
 
 
 def write_png(path: Path, pixels: UInt8[np.ndarray, "H W 3"], settings: dict[str, str]) -> None:

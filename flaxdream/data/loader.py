@@ -67,15 +67,15 @@ class Loader:
         self.source, self.settings = source, settings
         self.local_rows = tuple(local_rows if local_rows is not None else _share(source, process_index, process_count))
         self.broken: dict[Path, str] = {}  # found so far, with skip_broken
-        self._cache = _Cache(settings.cache_bytes)
+        self._cache = _Cache(settings.cache_bytes if source.random_access else 0)
 
     @cached_property
     def augments(self) -> bool:
         """Whether a picture may look different at another step: then its latents cannot be kept.
 
-        False with center_crop, and also where no picture leaves room for another crop.
+        False with center_crop, and also where no picture leaves room for another crop. Of a stream no picture is kept.
         """
-        if self.settings.random_flip:
+        if self.settings.random_flip or not self.source.random_access:
             return True
         return not self.settings.center_crop and any(map(self._leaves_room, range(len(self.source))))
 

@@ -25,7 +25,11 @@ class Row:
 
 
 class RowSource(Protocol):
-    """A random-access data set whose order is a pure function of the seed and the step."""
+    """A data set whose order is a pure function of the seed and the step, or a stream that only goes forward."""
+
+    @property
+    def random_access(self) -> bool:
+        """Whether any step and any picture can be asked for at any time, and pictures come again by their index."""
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -41,10 +45,10 @@ class RowSource(Protocol):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which each picture comes once, or as often as the source repeats it."""
+        """Steps in which each picture comes once, or as often as the source repeats it. ValueError if unknown."""
 
     def __len__(self) -> int:
-        """How many pictures there are; their indices are 0 to len - 1."""
+        """How many pictures there are; their indices are 0 to len - 1. ValueError if unknown."""
 
     def rows(self, step: int, places: Sequence[int] | None = None) -> Sequence[Row]:
         """The global batch of a step, in order of `row`; or the rows at these places of it alone."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from flaxdream.data.folder_set import FolderSet
 from flaxdream.data.hub_loading import is_saved, load_split
 from flaxdream.data.hub_set import HubSet
 from flaxdream.data.images import is_picture
 from flaxdream.data.picture_set import PictureSet
-from flaxdream.data.tar_set import TarSet
+from flaxdream.data.tar_index import expanded
+from flaxdream.data.tar_set import TarSet, tar_files
 from flaxdream.data.tfds_set import PREFIX, TfdsSet
 
 FILES = {".parquet": "parquet", ".arrow": "arrow"}
@@ -71,6 +73,42 @@ def open_pictures(
     return HubSet(
         dataset, where, image_column=image_column, caption_column=caption_column, missing_caption=missing_caption
     )
+
+
+def open_stream(
+    dataset_name: str | None = None,
+    dataset_config_name: str | None = None,
+    train_data_dir: str | None = None,
+    *,
+    split: str = "train",
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> tuple[Any, str]:
+    """`--streaming`: the IterableDataset of one split and its name, for `StreamedRows`.
+
+    The flags are those of `open_pictures`; tars may have addresses (`https://.../{000..099}.tar`) here.
+    """
+    if dataset_name and dataset_name.startswith(PREFIX):
+        raise ValueError(f"--streaming goes with Hugging Face data sets and tars; {dataset_name} is read at random")
+    where, kind = _place(dataset_name, train_data_dir)
+    if kind == "imagefolder":
+        raise ValueError(
+            f"--streaming: {where} is a folder of pictures, which is read at random; leave --streaming out"
+        )
+    files: str | list[str] | None = None if kind is None else where
+    if kind == "webdataset":
+        files = list(expanded(where)) if "://" in where else [str(path) for path in tar_files(where, split)]
+    dataset = load_split(
+        where if kind is None else kind,
+        dataset_config_name,
+        split=split if kind is None else "train",
+        data_dir=train_data_dir if kind is None and where != train_data_dir else None,
+        data_files=files,
+        cache_dir=cache_dir,
+        token=token,
+        streaming=True,
+    )
+    return dataset, where
 
 
 def _place(dataset_name: str | None, train_data_dir: str | None) -> tuple[str, str | None]:

@@ -16,13 +16,16 @@ from flaxdream.data.images import (
     BrokenPicture,
     crop_position,
     is_picture,
+    lettered,
     picture_size,
     read_picture,
     read_png_settings,
+    read_small,
     read_to_cover,
     resize_and_crop,
     resize_to_cover,
     resized_size,
+    scaled,
     to_model_range,
     write_png,
 )
@@ -342,3 +345,47 @@ def test_settings_of_a_png_can_be_read_back(tmp_path):
     assert read_png_settings(tmp_path / "a.png") == {"prompt": "ein größerer Hund", "seed": "3"}
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), STORED)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff"])
+def test_a_small_picture_is_the_upright_one_made_smaller(tmp_path, suffix, orientation):
+    y, x = np.mgrid[0:240, 0:400]
+    stored = np.stack([x * 255 // 400, y * 255 // 240, (x + y) * 255 // 640], axis=-1).astype(np.uint8)
+    path = tmp_path / f"big.{suffix}"
+    Image.fromarray(stored).save(path, exif=exif(orientation))
+    small, header = read_small(path, 60)
+    assert header.size == picture_size(path) == ((240, 400) if orientation == 1 else (400, 240))
+    assert small.shape == ((60, 100, 3) if orientation == 1 else (100, 60, 3)) and header.orientation == orientation
+    expected = scaled(read_picture(path), small.shape[:2])
+    assert np.abs(small.astype(int) - expected).max() <= 4
+    assert np.array_equal(read_small(path, 9999)[0], read_picture(path))
+
+
+def test_the_header_says_what_kind_of_file_it_is(tmp_path):
+    frames = [Image.new("RGB", (6, 4), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGBA", (6, 4)).save(tmp_path / "b.png")
+    Image.new("CMYK", (6, 4)).save(tmp_path / "c.jpg")
+    gif, png, jpeg = (read_small(tmp_path / name, 4)[1] for name in ("a.gif", "b.png", "c.jpg"))
+    assert (gif.format, gif.is_animated, gif.is_transparent) == ("GIF", True, False)
+    assert (png.format, png.is_animated, png.is_transparent, png.orientation) == ("PNG", False, True, 1)
+    assert (jpeg.format, jpeg.mode, jpeg.size) == ("JPEG", "CMYK", (4, 6))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_truncated_file_is_broken_however_small_it_is_read(tmp_path, suffix):
+    path = tmp_path / f"cut.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(BrokenPicture, match="cannot be decoded"):
+        read_small(path, 8)
+
+
+def test_letters_fill_their_width_and_a_long_text_loses_its_middle():
+    short, long = lettered("abc", 120), lettered("abc" * 40 + "xyz", 120)
+    assert short.shape == long.shape == (18, 120, 3)
+    dark = (short < 128).any(axis=(0, 2))
+    assert dark[:40].any() and not dark[40:].any()
+    assert (long < 128).any(axis=(0, 2))[100:].any()
+    assert np.array_equal(lettered("a\nb", 60), lettered("a b", 60))

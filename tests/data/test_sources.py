@@ -9,7 +9,8 @@ import pytest
 
 from flaxdream.data.folder_set import FolderSet
 from flaxdream.data.hub_set import HubSet
-from flaxdream.data.sources import open_pictures
+from flaxdream.data.sources import open_pictures, open_stream
+from flaxdream.data.streamed import StreamedRows
 from flaxdream.data.tar_set import TarSet
 from tests.data.test_folder_set import picture
 from tests.data.test_hub_set import cache, table  # noqa: F401
@@ -110,3 +111,29 @@ def test_an_empty_folder_and_a_strange_file_say_what_was_expected(tmp_path):
     (tmp_path / "notes.doc").touch()
     with pytest.raises(ValueError, match=r"notes.doc is a file; expected a folder, \*.tar, \*.parquet or \*.arrow"):
         open_pictures(train_data_dir=str(tmp_path / "notes.doc"))
+
+
+def test_streams_are_opened_by_the_same_flags(parquet, tars):
+    for flags in (
+        {"dataset_name": parquet},
+        {"train_data_dir": parquet},
+        {"train_data_dir": f"{parquet}/data/train-0.parquet"},
+    ):
+        dataset, name = open_stream(**flags)
+        rows = StreamedRows(dataset, name, 2, 0)
+        assert sorted(row.caption for row in rows.rows(0)) == ["photo 0", "photo 1"]
+    dataset, name = open_stream(train_data_dir=parquet, split="validation")
+    assert StreamedRows(dataset, name, 1, 0).rows(0)[0].caption == "photo 0"
+    for where in (tars, f"{tars}/{{0..0}}.tar"):
+        dataset, name = open_stream(train_data_dir=where)
+        rows = StreamedRows(dataset, name, 1, 0, image_column="jpg", caption_column="txt")
+        assert rows.rows(0)[0].caption == "photo 0" and rows.size(0) == (6, 8)
+    with pytest.raises(ValueError, match=r"no column 'image' \(--image_column\); it has .*jpg.*txt"):
+        StreamedRows(dataset, name, 1, 0)
+
+
+def test_what_is_read_at_random_is_no_stream(folder):
+    with pytest.raises(ValueError, match="is a folder of pictures, which is read at random; leave --streaming out"):
+        open_stream(train_data_dir=folder)
+    with pytest.raises(ValueError, match="tfds:mnist is read at random"):
+        open_stream("tfds:mnist")
