@@ -8,13 +8,16 @@ import sys
 from collections.abc import Sequence
 
 import flaxdream
+from flaxdream.cli.host_memory import keep_freed_memory
 
 COMMANDS = {
     "sample": "draw pictures from prompts",
     "dreambooth": "teach a model a subject from a few pictures",
     "export": "write a checkpoint of a training as a model",
     "text_to_image": "train a model on captioned pictures",
+    "cache": "make the latents and text states of a text_to_image training ahead of it",
     "vae": "train a model's VAE on pictures",
+    "plan": "say whether a training fits a TPU that is not here, and how fast it will be",
     "random_model": "write a model with random weights, to try commands and machines without a download",
 }
 FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
@@ -36,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"flaxdream: unknown command {arguments[0]!r}{_closest(command)}\n\n{_help()}", file=sys.stderr)
         return USAGE_ERROR
+    keep_freed_memory()
     try:
         return importlib.import_module(f"flaxdream.cli.{command}").main(arguments[1:])
     except ValueError as error:

@@ -25,6 +25,8 @@ class TrainConfig(RunConfig):
     # pictures
     cache_latents: Literal["auto", "yes", "no"] = "auto"
     """Encode each picture once: auto does where no crop or flip is drawn. Each step still samples from the VAE."""
+    latents_cache_dir: str | None = None
+    """Keep what was encoded in this folder, latents and text, for later runs; in memory only if not given."""
 
     # memory and speed
     attention: Literal["auto", "xla", "chunked", "cudnn", "flash"] = "auto"

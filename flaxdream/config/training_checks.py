@@ -68,6 +68,8 @@ def _text_encoder_problems(config: TrainConfig) -> list[str]:
 
 def _loss_problems(config: TrainConfig) -> list[str]:
     problems = []
+    if config.latents_cache_dir is not None and config.cache_latents == "no":
+        problems.append("--latents_cache_dir with --cache_latents no: keep one of them.")
     if config.snr_gamma is not None and config.debiased_estimation_loss:
         problems.append("--snr_gamma and --debiased_estimation_loss both weight the loss by its SNR: keep one.")
     if config.timestep_sampling != "uniform" and config.timestep_bias_strategy != "none":

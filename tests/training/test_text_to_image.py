@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from flaxdream.cli import main
+from flaxdream.training.recipes import cached, denoising
 from flaxdream.weights.random_model import write_random_model
 from flaxdream.weights.safetensors import open_safetensors
 
@@ -32,7 +33,7 @@ def data(tmp_path_factory):
     return folder
 
 
-def run(data, name, code=0, **changes):
+def run(data, name, code=0, command="text_to_image", **changes):
     settings = {
         "pretrained_model_name_or_path": data / "model",
         "train_data_dir": data / "train",
@@ -47,7 +48,7 @@ def run(data, name, code=0, **changes):
         "compilation_cache_dir": "",
         "checkpointing_steps": 0,
     } | changes
-    argv = ["text_to_image"]
+    argv = [command]
     for key, value in settings.items():
         argv += [f"--{key}"] if value is True else [f"--{key}={value}"] if value is not None else []
     assert main(argv) == code
@@ -87,6 +88,20 @@ def test_buckets_train_each_shape_at_its_own_size_cached_and_live(data):
     live = run(data, "live_buckets", cache_latents="no", **settings)
     np.testing.assert_allclose(losses(cached), losses(live), rtol=1e-6)
     assert len(losses(cached)) == 6  # three shapes of four pictures, one batch of 8 rows each, two epochs
+
+
+def test_latents_and_text_kept_on_disk_give_the_same_numbers_and_are_made_once(data, capsys, monkeypatch):
+    plain = losses(run(data, "plain"))
+    cache = {"latents_cache_dir": data / "cache"}
+    run(data, "ahead_of_it", command="cache", **cache)
+    assert not (data / "ahead_of_it/model_index.json").exists()
+    np.testing.assert_array_equal(losses(run(data, "kept", **cache)), plain)
+    files = {path: path.stat().st_mtime_ns for path in (data / "cache").iterdir()}
+    assert len(files) == 4
+    monkeypatch.setattr(cached, "encode_pictures", None)  # would fail if it were called
+    monkeypatch.setattr(denoising, "CONTEXT_ON_DEVICE", 0)
+    np.testing.assert_allclose(losses(run(data, "again", **cache)), plain, rtol=1e-6)
+    assert {path: path.stat().st_mtime_ns for path in (data / "cache").iterdir()} == files
 
 
 def test_the_held_out_loss_is_the_same_for_the_same_weights_whatever_the_run(data):

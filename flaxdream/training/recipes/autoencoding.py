@@ -23,7 +23,6 @@ from flaxdream.sampling.prompts import Request
 from flaxdream.training.mesh import local_rows, to_devices
 from flaxdream.training.recipes.batches import live_batches
 from flaxdream.training.recipes.latent_diffusion import draws
-from flaxdream.training.run_pictures import write_thumbs
 from flaxdream.training.step import Batch, Groups, LossOfRows
 from flaxdream.weights.model_dir import read_model_dir, write_model_dir
 
@@ -64,12 +63,14 @@ class Autoencoding:
     def _examples(self) -> range:
         return range(min(self.config.num_validation_images, len(self._shown.source)))
 
+    def examples(self) -> dict[str, list[np.ndarray]]:
+        """The first pictures."""
+        loader = self._loader(self.source)
+        return {"instance": [loader.picture(index).pixels for index in range(min(THUMBS, len(self.source)))]}
+
     def inputs(self, start: int) -> tuple[Params, Iterator[dict[str, jax.Array]]]:
         """Live pictures; crops are cut in the step."""
         loader = self._loader(self.source)
-        if jax.process_index() == 0:
-            indices = range(min(THUMBS, len(self.source)))
-            write_thumbs(self.config.output_dir, "instance", [loader.picture(index).pixels for index in indices])
         live = live_batches(loader, start, self.steps)
         return {"still": self._still}, (to_devices(batch, self.mesh) for batch in live)
 

@@ -7,29 +7,38 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from flaxdream.arrays import Params
 from flaxdream.config.training import TrainConfig
 from flaxdream.data.held_out import HeldOutRows
 from flaxdream.data.loader import Loader, LoaderSettings
 from flaxdream.data.rows import RowSource
+from flaxdream.data.shards import caption_shards, picture_shards
 from flaxdream.diffusion.timesteps import TimestepSampling
 from flaxdream.sampling.pictures import Picture
 from flaxdream.training.mesh import local_rows, replicated, to_devices
-from flaxdream.training.recipes.batches import Tokenize, cache_context, cache_moments, cached_batches, live_batches
+from flaxdream.training.recipes.batches import cached_batches, live_batches
+from flaxdream.training.recipes.cached import (
+    Moments,
+    caption_encoder,
+    in_memory,
+    maker,
+    on_disk,
+    picture_encoder,
+)
 from flaxdream.training.recipes.finetuned_model import FinetunedModel, local_copy
 from flaxdream.training.recipes.held_out_loss import HeldOutLoss
 from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
 from flaxdream.training.recipes.previews import validation_requests
-from flaxdream.training.run_pictures import write_thumbs
 from flaxdream.training.step import Groups, LossOfRows
 from flaxdream.weights.model_dir import write_model_dir
 from flaxdream.weights.tokenizer import tokenize
 
 THUMBS = 12
 LATENTS_IN_MEMORY = 4 * 2**30  # bytes of moments that --cache_latents auto keeps
+CONTEXT_ON_DEVICE = 2**28  # bytes of text states that a device keeps for all captions
 
 
 class Denoising:
@@ -53,48 +62,78 @@ class Denoising:
         if held_out is not None:
             self._held_out = HeldOutLoss(model, held_out, self._resolution, config.image_interpolation_mode)
 
+    def examples(self) -> dict[str, list[np.ndarray]]:
+        """Pictures of the first steps: instance pictures, and class pictures where there are some."""
+        loader = self._loader()
+        rows = {row.index: row.is_class for step in range(4) for row in self.source.rows(step)}
+        kinds = {"instance": False, "class": True}
+        chosen = {kind: sorted(i for i, flag in rows.items() if flag == is_class) for kind, is_class in kinds.items()}
+        return {
+            kind: [loader.picture(index).pixels for index in found[:THUMBS]] for kind, found in chosen.items() if found
+        }
+
     def inputs(self, start: int) -> tuple[Params, Iterator[dict[str, jax.Array]]]:
         """Live pictures, or latents that are made here once; the same for text."""
         config, networks, frozen = self.config, self.model.networks, dict(self.model.frozen)
         loader = self._loader()
-        self._thumbs(loader)
-        words = self._text(frozen)
-        if config.cache_latents == "no" or (config.cache_latents == "auto" and self._lives(loader)):
-            live = live_batches(loader, start, self.steps, words)
+        text = self._text(frozen)
+        if self._lives(loader):
+            live = live_batches(loader, start, self.steps, **text)
             return frozen, (to_devices(batch, self.mesh) for batch in live)
-        if loader.augments:
-            raise ValueError(
-                "--cache_latents yes goes with pictures that look the same at every step: add --center_crop and leave "
-                "--random_flip out, or use --cache_latents auto."
-            )
-        with tqdm(total=len(self.source), desc="latents", disable=jax.process_index() != 0) as bar:
-            vae_params = local_copy(frozen.pop("vae"), self.mesh)
-            rows = config.train_batch_size
-            moments = cache_moments(networks.vae, vae_params, loader, bar.update, rows_per_device=rows)
-        cached = cached_batches(self.source, loader.local_rows, moments, start, self.steps, words)
+        vae_params = local_copy(frozen.pop("vae"), self.mesh)
+        encode = picture_encoder(networks.vae, vae_params, loader, config.train_batch_size)
+        moments: Moments
+        if config.latents_cache_dir is None:
+            moments = in_memory(self.source, encode, "latents")
+        else:
+            folder = config.pretrained_vae_name_or_path or self.model.folder / "vae"
+            made_by = maker(folder, config.mixed_precision, self._resolution, config.image_interpolation_mode)
+            shards = picture_shards(config.latents_cache_dir, self.source, made_by, config.dataloader_num_workers)
+            moments = on_disk(shards, encode, "latents")
+        cached = cached_batches(self.source, loader.local_rows, moments, start, self.steps, **text)
         return frozen, (to_devices(batch, self.mesh) for batch in cached)
 
-    def _text(self, frozen: dict[str, Any]) -> Tokenize | None:
-        """Adds what the step needs for text to `frozen`; returns how rows get token ids, if their captions vary.
+    def _text(self, frozen: dict[str, Any]) -> dict[str, Any]:
+        """Adds what the step needs for text to `frozen`; returns what rows need for theirs, as of `cached_batches`.
 
-        Fixed captions are tokenized once, and encoded once if their encoder does not train.
+        Captions that vary are tokenized for each row. Fixed ones are tokenized once and, if their encoder does not
+        train, encoded once, as far as there is room for their states.
         """
-        tokenizer = self.model.pipeline.tokenizer
+        config, tokenizer, encoder = self.config, self.model.pipeline.tokenizer, self.model.networks.text_encoder
         if not self.source.captions_are_fixed:
-            return lambda captions: tokenize(tokenizer, captions)
-        ids, whole = tokenize(tokenizer, self.source.captions), replicated(self.mesh)
-        if self.config.train_text_encoder:
+            return {"tokenize": lambda captions: tokenize(tokenizer, captions)}
+        captions, whole = self.source.captions, replicated(self.mesh)
+        ids = tokenize(tokenizer, captions)
+        fits = ids.size * encoder.config.hidden_size * 4 <= CONTEXT_ON_DEVICE
+        if config.train_text_encoder or (not fits and config.latents_cache_dir is None):
             frozen["ids"] = jax.device_put(ids, whole)
+            return {}
+        encode = caption_encoder(encoder, local_copy(frozen.pop("text_encoder"), self.mesh), ids)
+        if config.latents_cache_dir is None:
+            states = encode(range(len(captions)), lambda count: None)
         else:
-            params = local_copy(frozen.pop("text_encoder"), self.mesh)
-            frozen["context"] = jax.device_put(cache_context(self.model.networks.text_encoder, params, ids), whole)
-        return None
+            made_by = maker(self.model.folder / "text_encoder", config.mixed_precision, ids.shape[1])
+            shards = on_disk(caption_shards(config.latents_cache_dir, captions, made_by), encode, "captions")
+            if not fits:
+                return {"context": shards}
+            states = np.stack([shards[index] for index in range(len(captions))])
+        frozen["context"] = jax.device_put(states, whole)
+        return {}
 
     def _lives(self, loader: Loader) -> bool:
-        """Whether latents cannot be kept: pictures look different at another step, or there are too many."""
+        """Whether latents are made in each step: asked for, or they look different each time, or are too many."""
+        config = self.config
+        wanted = config.cache_latents == "yes" or config.latents_cache_dir is not None
+        if wanted and loader.augments:
+            raise ValueError(
+                "--cache_latents yes and --latents_cache_dir go with pictures that look the same at every step: add "
+                "--center_crop and leave --random_flip out, or use --cache_latents auto."
+            )
+        if wanted or config.cache_latents == "no":
+            return not wanted
         height, width = self._resolution
-        cells = height * width // self.model.networks.vae.config.downscale**2
-        size = len(self.source) * cells * self.model.networks.vae.config.latent_channels * 2 * 4
+        vae = self.model.networks.vae.config
+        size = len(self.source) * (height * width // vae.downscale**2) * vae.latent_channels * 2 * 4
         return loader.augments or size > LATENTS_IN_MEMORY
 
     def loss_of_rows(self) -> LossOfRows:
@@ -153,15 +192,6 @@ class Denoising:
             num_workers=config.dataloader_num_workers,
         )
         return Loader(self.source, settings, local_rows=local_rows(self.mesh, self.source.batch_rows))
-
-    def _thumbs(self, loader: Loader) -> None:
-        if jax.process_index() != 0:
-            return
-        rows = {row.index: row.is_class for step in range(4) for row in self.source.rows(step)}
-        for kind, is_class in (("instance", False), ("class", True)):
-            chosen = sorted(index for index, flag in rows.items() if flag == is_class)[:THUMBS]
-            if chosen:
-                write_thumbs(self.config.output_dir, kind, [loader.picture(index).pixels for index in chosen])
 
 
 def objective_of(config: TrainConfig, scheduler: Mapping[str, Any]) -> Objective:

@@ -13,7 +13,7 @@ from flaxdream.data.held_out import HeldOutRows
 from flaxdream.data.loader import Loader, LoaderSettings
 from flaxdream.diffusion.loss import weighted_mean
 from flaxdream.sampling.placement import local_mesh, on_every_device, split_rows
-from flaxdream.training.recipes.batches import Moments, cache_moments
+from flaxdream.training.recipes.cached import Moments, in_memory, picture_encoder
 from flaxdream.training.recipes.finetuned_model import FinetunedModel
 from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
 from flaxdream.weights.tokenizer import tokenize
@@ -55,9 +55,8 @@ class HeldOutLoss:
         """Latents once, and what else does not train."""
         model, place = self.model, on_every_device(self.mesh)
         here = jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place), dict(model.frozen))
-        rows = self.rows // self.mesh.size
-        vae = here.pop("vae")
-        self._moments = cache_moments(model.networks.vae, vae, self._loader, lambda n: None, rows_per_device=rows)
+        encode = picture_encoder(model.networks.vae, here.pop("vae"), self._loader, self.rows // self.mesh.size)
+        self._moments = in_memory(self.source, encode, "held-out latents")
         ids = tokenize(model.pipeline.tokenizer, self.source.captions)
         self._frozen = {**here, "ids": jax.device_put(ids, place)}
 
@@ -65,11 +64,12 @@ class HeldOutLoss:
         """Rows from `start` on; the last ones again, without weight, where there are too few."""
         number = np.arange(start, start + self.rows)
         index = np.minimum(number, len(self.source) - 1)
+        moments = np.stack([self._moments[int(i)] for i in index])
         places = {caption: place for place, caption in enumerate(self.source.captions)}
         captions = [places[self.source.pictures.captions(int(i))[0]] for i in index]
         batch = {
-            "mean": np.stack([self._moments[int(i)][0] for i in index]),
-            "logvar": np.stack([self._moments[int(i)][1] for i in index]),
+            "mean": moments[:, 0],
+            "logvar": moments[:, 1],
             "weight": (number < len(self.source)).astype(np.float32),
             "row": index.astype(np.int32),
             "caption_index": np.array(captions, np.int32),

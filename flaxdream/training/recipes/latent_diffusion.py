@@ -1,7 +1,8 @@
 """The denoising loss of latent diffusion, shared by every recipe that trains a UNet.
 
-Rows bring `pixels` (live) or `mean` and `logvar` (cached moments), and `ids` (token ids) or `caption_index`, for which
-the frozen tree brings `ids` of all captions or `context` (their cached states). All ways give the same numbers.
+Rows bring `pixels` (live) or `mean` and `logvar` (cached moments), and for text `context` (states), `ids` (tokens) or
+`caption_index`, for which the frozen tree brings `ids` of all captions or `context` (their states). All ways give the
+same numbers.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ def _latents(params: Params, rows: Batch, key_b: Array, vae: Network) -> Float[A
 
 
 def _context(params: Params, rows: Batch, text_encoder: Network) -> Float[Array, "b s d"]:
+    if "context" in rows:
+        return rows["context"]
     if "context" in params:
         return params["context"][rows["caption_index"]]
     ids = rows["ids"] if "ids" in rows else params["ids"][rows["caption_index"]]

@@ -30,7 +30,7 @@ from flaxdream.training.recipes.task import Task
 from flaxdream.training.recipes.watching import Watch
 from flaxdream.training.report import write_report
 from flaxdream.training.resume import differences, find_checkpoint
-from flaxdream.training.run_pictures import remove_validations_after, write_validation
+from flaxdream.training.run_pictures import remove_validations_after, write_thumbs, write_validation
 from flaxdream.training.state_shardings import in_host_memory, state_shardings
 from flaxdream.training.step import State, init_state, make_train_step
 from flaxdream.training.trackers import Trackers
@@ -54,6 +54,8 @@ def run(task: Task) -> int:
         if primary:
             remove_validations_after(folder, start if found else -1)
             trackers = stack.enter_context(_trackers(config, start if found else None))
+            for kind, pixels in task.examples().items():
+                write_thumbs(folder, kind, pixels)
         frozen, batches = task.inputs(start)
         progress = stack.enter_context(
             tqdm(total=task.steps, initial=start, desc="steps", disable=not primary, dynamic_ncols=True)

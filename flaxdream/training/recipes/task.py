@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from flaxdream.arrays import Params
@@ -26,6 +27,9 @@ class Task(Protocol):
     model_folder: Path  # of the model that the run starts from
     trained: Params  # a tree for each component, float32, on the mesh
     requests: list[Request]  # what `pictures` draws; none, no validation pictures
+
+    def examples(self) -> dict[str, list[np.ndarray]]:
+        """A dozen training pictures [H, W, 3] for the report, by kind: `instance`, `class`."""
 
     def inputs(self, start: int) -> tuple[Params, Iterator[dict[str, jax.Array]]]:
         """What does not train, as the step gets it, and the batches from step `start` on."""

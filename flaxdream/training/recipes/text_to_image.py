@@ -32,6 +32,23 @@ def train_text_to_image(config: TextToImageConfig) -> int:
 
     Raises ValueError with all problems of the settings and the data, before anything is compiled.
     """
+    return run(_task(config))
+
+
+def fill_cache(config: TextToImageConfig) -> int:
+    """Puts the latents and text states of the training into its `latents_cache_dir`, and returns 0.
+
+    Raises ValueError as `train_text_to_image` does, and if no such folder is named.
+    """
+    if config.latents_cache_dir is None:
+        raise ValueError("--latents_cache_dir is missing: the folder to keep latents and text states in")
+    _task(config).inputs(0)
+    say([f"{config.latents_cache_dir} holds what the training needs; start it with the same --latents_cache_dir"])
+    return 0
+
+
+def _task(config: TextToImageConfig) -> Denoising:
+    """All that the training needs, checked."""
     problems = text_to_image_problems(config) + batch_problems(config, jax.device_count()) + late_problems(config)
     pictures, held_out = None, None
     try:
@@ -69,7 +86,7 @@ def train_text_to_image(config: TextToImageConfig) -> int:
         f"{jax.devices()[0].device_kind}, {steps} steps",
     ])  # fmt: skip
     rows = HeldOutRows(held_out, source.batch_rows) if held_out is not None else None
-    return run(Denoising(config, finetuned_model.load(config, folder, mesh), source, mesh, steps, held_out=rows))
+    return Denoising(config, finetuned_model.load(config, folder, mesh), source, mesh, steps, held_out=rows)
 
 
 def _sets(config: TextToImageConfig) -> tuple[PictureSet, PictureSet | None]:

@@ -1,0 +1,43 @@
+"""Memory that was freed is kept on a CPU, and left alone beside an accelerator."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+import numpy as np
+from flaxdream.cli.host_memory import keep_freed_memory
+print(keep_freed_memory() if sys.argv[1] == "keep" else False)
+np.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    np.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how, platforms="cpu"):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how],
+        capture_output=True, text=True, check=True, env=os.environ | {"JAX_PLATFORMS": platforms},
+    )  # fmt: skip
+    kept, count = done.stdout.split()
+    return kept == "True", int(count)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has another allocator")
+def test_blocks_that_come_again_cost_no_page_faults():
+    kept, few = faults("keep")
+    left_alone, many = faults("leave")
+    assert kept and not left_alone
+    assert few < 0.1 * many
+
+
+def test_nothing_changes_where_another_platform_is_named():
+    assert faults("keep", "tpu")[0] is False
