@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from flaxdream.cli.flags import parse_training
-from flaxdream.config import DreamBoothConfig, batch_problems, dreambooth_notes, dreambooth_problems
+from flaxdream.config import (
+    DreamBoothConfig,
+    TextToImageConfig,
+    VaeConfig,
+    batch_problems,
+    dreambooth_notes,
+    dreambooth_problems,
+    text_to_image_notes,
+    text_to_image_problems,
+    vae_notes,
+    vae_problems,
+)
 from flaxdream.config.yaml_file import read_yaml
 
 FOLDER = Path(__file__).parent.parent / "configs"
@@ -26,6 +37,23 @@ def test_a_dreambooth_recipe_is_ready_to_run_and_repeats_no_default(machine):
     assert batch_problems(config, DEVICES[machine]) == dreambooth_notes(config) == []
     given = read_yaml(path, DreamBoothConfig)
     assert {name: value for name, value in given.items() if getattr(DreamBoothConfig, name) == value} == {}
+
+
+MADE_BY = {
+    "builtin-vae": ("vae", VaeConfig, vae_problems, vae_notes),
+    "builtin-model": ("text_to_image", TextToImageConfig, text_to_image_problems, text_to_image_notes),
+}
+
+
+@pytest.mark.parametrize("name", MADE_BY)
+def test_the_built_in_models_recipes_are_ready_to_run_and_repeat_no_default(name):
+    command, cls, problems, notes = MADE_BY[name]
+    path = FOLDER / f"{name}.yaml"
+    data = ["--pretrained_model_name_or_path=m", "--train_data_dir=d", "--held_out_data_dir=h"]
+    config = parse_training(cls, [*data, f"--config={path}"], command, problems).config
+    assert notes(config) == []
+    assert {key: value for key, value in read_yaml(path, cls).items() if getattr(cls, key) == value} == {}
+    assert f"flaxdream {command} --config configs/{name}.yaml" in path.read_text()
 
 
 @pytest.mark.parametrize("machine", DEVICES)
