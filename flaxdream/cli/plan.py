@@ -1,0 +1,147 @@
+"""`flaxdream plan`: whether a training fits a machine that is not here, and how fast it will be."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from flaxdream.cli.flags import parse, parse_training
+from flaxdream.config.dreambooth import DreamBoothConfig, dreambooth_problems
+from flaxdream.config.plan import PlanConfig, plan_problems, stand_ins
+from flaxdream.config.text_to_image import TextToImageConfig, text_to_image_problems
+
+RECIPES: dict[str, tuple[type, Any]] = {
+    "dreambooth": (DreamBoothConfig, dreambooth_problems),
+    "text_to_image": (TextToImageConfig, text_to_image_problems),
+}
+USAGE = (
+    "usage: flaxdream plan {dreambooth,text_to_image} [the flags of that command, --config too] --topology v5e-8\n"
+    "No pictures and no weights are needed; --pretrained_model_name_or_path may be an architecture: sd15, sd21."
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    recipe, own, rest = split(argv)
+    plan_config: PlanConfig = parse(PlanConfig, own, f"plan {recipe}")
+    cls, problems = RECIPES[recipe]
+
+    def check(config: Any) -> list[str]:
+        return plan_problems(plan_config) + problems(_filled(recipe, config))
+
+    parsed = parse_training(cls, rest, f"plan {recipe}", check)
+    for line in (*parsed.sources, *parsed.notes):
+        print(line, file=sys.stderr)
+    return _plan(recipe, _filled(recipe, parsed.config), plan_config)
+
+
+def split(argv: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """The recipe (dreambooth if none is named), the plan's own flags, and the training's."""
+    words = list(argv)
+    recipe = words.pop(0).replace("-", "_") if words and not words[0].startswith("-") else "dreambooth"
+    if recipe not in RECIPES:
+        raise ValueError(f"{recipe!r} cannot be planned. {USAGE}")
+    if "--help" in words or "-h" in words:
+        print(f"{USAGE}\n")
+        return recipe, ["--help"], []
+    fields = {field.name: field.type for field in dataclasses.fields(PlanConfig)}
+    own: list[str] = []
+    rest: list[str] = []
+    at = 0
+    while at < len(words):
+        name, equals, _ = words[at].partition("=")
+        field = name.removeprefix("--").replace("-", "_")
+        mine = name.startswith("--") and field.removeprefix("no_") in fields
+        takes = 2 if mine and not equals and fields.get(field) != "bool" and field in fields else 1
+        (own if mine else rest).extend(words[at : at + takes])
+        at += takes
+    return recipe, own, rest
+
+
+def _filled(recipe: str, config: Any) -> Any:
+    return dataclasses.replace(config, **stand_ins(recipe, vars(config)))
+
+
+def _plan(recipe: str, config: Any, asked: PlanConfig) -> int:
+    from flaxdream.planning import search, table
+    from flaxdream.planning.measuring import CompileError, measure, require_tpu_compiler
+    from flaxdream.planning.model import read_configs
+    from flaxdream.planning.plan import Plan
+    from flaxdream.planning.remembered import remembering
+    from flaxdream.planning.request import Request
+    from flaxdream.planning.topologies import ATTACHED, find
+
+    if asked.topology not in ATTACHED:
+        devices = find(asked.topology).devices
+        batch = _batch_problems(config, devices)
+        if batch:
+            raise ValueError("\n".join(batch))
+        require_tpu_compiler()
+    configs = read_configs(config)
+
+    def answer(changed: Any, program: str = "train") -> Plan:
+        request = Request(recipe, changed, configs, asked.topology, program, asked.caption_count, asked.full)
+        return remembering(measure, request)
+
+    try:
+        plans = []
+        for program in asked.programs:
+            _say(f"compiling {program} for {asked.topology} ...")
+            plans.append(answer(config, program))
+            if not asked.json:
+                print(table.plan_text(plans[-1]))
+        tried: list[search.Attempt] = []
+        advice: list[search.Attempt] = []
+        if asked.largest_batch:
+            tried = search.largest_batch(config, _told(answer))
+        train = next((plan for plan in plans if plan.program == "train"), None)
+        if asked.advise and train is not None and not train.fits:
+            for attempt in search.advise(config, train.devices, answer):
+                advice.append(attempt)
+                _say(table.attempt_line(attempt))
+    except CompileError as error:
+        print(f"flaxdream plan: {error}", file=sys.stderr)
+        return 1
+    if asked.json:
+        print(json.dumps(_as_json(plans, tried, advice), indent=1))
+        return 0
+    if asked.largest_batch:
+        print("\n".join([*map(table.attempt_line, tried), table.largest_text(tried)]))
+    if asked.advise and train is not None:
+        print("It fits as it is: nothing to advise." if train.fits else "\n".join(map(table.attempt_line, advice)))
+    print(table.limits_text())
+    return 0
+
+
+def _batch_problems(config: Any, devices: int) -> list[str]:
+    from flaxdream.config.run_checks import batch_problems
+
+    return batch_problems(config, devices)
+
+
+def _told(answer: Any) -> Any:
+    """`answer`, with a line for each batch size that is tried."""
+
+    def measure(config: Any) -> Any:
+        _say(f"trying --train_batch_size {config.train_batch_size} ...")
+        return answer(config)
+
+    return measure
+
+
+def _as_json(plans: list[Any], tried: list[Any], advice: list[Any]) -> dict[str, Any]:
+    from flaxdream.planning import search
+
+    largest = search.best(tried)
+    return {
+        "plans": [plan.as_dict() for plan in plans],
+        "largest_batch": None if largest is None else largest.changes["train_batch_size"],
+        "tried": [{"changes": one.changes, "plan": one.plan.as_dict()} for one in tried],
+        "advice": [{"changes": one.changes, "plan": one.plan.as_dict()} for one in advice],
+    }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

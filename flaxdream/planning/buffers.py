@@ -1,0 +1,57 @@
+"""The compiler's plan of a device's memory, from the text that it writes before it generates code."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from flaxdream.planning.hlo_text import Module
+
+_PARAMETER = re.compile(r"^allocation \d+: size (\d+),(?: color (\d+),)? parameter (\d+),", re.MULTILINE)
+_OUTPUT = re.compile(r"^allocation \d+: size (\d+), (?:output shape|maybe-live-out)", re.MULTILINE)
+_TOTAL = re.compile(r"Memory Space: default \(color=0\)\s*\nTotal bytes: (\d+)")
+HOST = 5
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Bytes on one device while the program runs."""
+
+    arguments: dict[int, int]
+    """By the number of the program's parameter, padding included."""
+    host_arguments: dict[int, int]
+    """Those in the host's memory."""
+    results: int
+    """Results that do not take the place of arguments."""
+    temporaries: int
+    code: int | None
+    """None where no code was generated."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.arguments.values()) + self.results + self.temporaries + (self.code or 0)
+
+
+def from_dump(assignment: str, usage: str) -> Buffers:
+    """From `*buffer-assignment.txt` and `*memory-usage-report.txt`."""
+    here, host = {}, {}
+    for size, colour, number in _PARAMETER.findall(assignment):
+        (host if colour == str(HOST) else here)[int(number)] = int(size)
+    total = _TOTAL.search(usage)
+    if total is None:
+        raise ValueError("the compiler's memory report names no total for the device's memory")
+    results = sum(map(int, _OUTPUT.findall(assignment)))
+    temporaries = int(total.group(1)) - sum(here.values()) - results
+    return Buffers(here, host, results, max(0, temporaries), None)
+
+
+def from_analysis(analysis: Any, module: Module) -> Buffers:
+    """From `compiled.memory_analysis()`; the sizes of arguments are their shapes'."""
+    here, host = {}, {}
+    for number, parameter in module.entry.parameters.items():
+        array = parameter.arrays[0]
+        (host if array.space == HOST else here)[number] = array.bytes
+    stats = {name: int(getattr(analysis, f"{name}_size_in_bytes")) for name in ("output", "alias", "temp")}
+    code = int(analysis.generated_code_size_in_bytes)
+    return Buffers(here, host, max(0, stats["output"] - stats["alias"]), stats["temp"], code)

@@ -1,0 +1,199 @@
+"""What a training run executes, built from shapes alone: the train step, the encoding of its pictures, its sampler."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from flaxdream.arrays import Shapes
+from flaxdream.config.training import TrainConfig
+from flaxdream.diffusion.samplers import make_sampler
+from flaxdream.models.network import Network
+from flaxdream.sampling import generate
+from flaxdream.training.mesh import param_shardings, replicated, rows_sharding
+from flaxdream.training.recipes.denoising import CONTEXT_ON_DEVICE, Denoising
+from flaxdream.training.recipes.finetuned_model import (
+    FinetunedModel,
+    make_networks,
+    scheduler_of,
+    trained_components,
+)
+from flaxdream.training.recipes.latent_diffusion import encode_pictures
+from flaxdream.training.recipes.run import RunState
+
+TOKENS = 77
+
+
+@dataclass(frozen=True)
+class Program:
+    """Something to compile. `arguments` are bytes per device by the argument's path; `images` are of all devices."""
+
+    name: str
+    lower: Callable[[], Any]  # -> jax.stages.Lowered
+    arguments: dict[str, int]
+    images: int
+    trained: int
+    """Elements of what trains; 0 outside training."""
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What only the pictures would tell."""
+
+    captions: int
+    """Different captions, whose text states or token ids are kept on the device."""
+    captions_vary: bool
+    """Token ids come with the rows, and the text encoder runs in the step."""
+    class_rows: bool
+    latents_cached: bool
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """In place of a data set."""
+
+    has_class_rows: bool
+
+
+def abstract_model(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> FinetunedModel:
+    """The model of a run as shapes on the mesh, as `finetuned_model.load` would place its weights."""
+    networks = make_networks(config, configs)
+    names = trained_components(config)
+
+    def placed(name: str) -> Shapes:
+        shapes = getattr(networks, name).shapes
+        trains = name in names
+        places = param_shardings(shapes, mesh) if trains else jax.tree.map(lambda _: replicated(mesh), shapes)
+        return jax.tree.map(_abstract, shapes, places)
+
+    trained = {name: placed(name) for name in names}
+    frozen = {name: placed(name) for name in ("text_encoder", "vae") if name not in trained}
+    no_pipeline: Any = None  # a plan draws no picture
+    return FinetunedModel(networks, no_pipeline, Path(), scheduler_of(config, configs), trained, frozen)
+
+
+def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, assumed: Assumed) -> Program:
+    """The step that `recipes.run` would compile for this run, by the same functions."""
+    model = abstract_model(config, configs, mesh)
+    source: Any = _Rows(assumed.class_rows)
+    without_files = dataclasses.replace(config, validation_prompt=(), validation_prompts_file=None)
+    state_of = RunState(Denoising(without_files, model, source, mesh, config.max_train_steps or 1000))
+    state = state_of.abstract()
+    frozen, batch = _inputs(config, model, mesh, assumed)
+    arguments = _bytes_by_path({"state": state, "frozen": frozen, "batch": batch})
+    images = batch["row"].shape[0]
+    elements = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.trained))
+    return Program("train", lambda: state_of.compiled_step().lower(state, frozen, batch), arguments, images, elements)
+
+
+def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:
+    """The encoding of pictures for cached latents, as many a device as a training step has."""
+    model = abstract_model(config, configs, mesh)
+    vae, rows = model.networks.vae, config.train_batch_size * mesh.size
+    side = config.resolution
+    pixels = _rows(mesh, (rows, side, side, 3), jnp.float32)
+    params = model.frozen["vae"]
+
+    def encode(params: Any, pixels: Any) -> Any:
+        return encode_pictures(vae, params, pixels)
+
+    arguments = _bytes_by_path({"params": params, "pixels": pixels})
+    return Program("encode", lambda: jax.jit(encode).lower(params, pixels), arguments, rows, 0)
+
+
+def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:
+    """The call that draws validation pictures: what trains as float32 masters, the rest as it is computed in."""
+    model = abstract_model(config, configs, mesh)
+    whole = replicated(mesh)
+    params = jax.tree.map(lambda leaf: _abstract(leaf, whole), {**model.frozen, **model.trained})
+    networks, count = model.networks, mesh.size * getattr(config, "sample_batch_size", 1)
+    cells = config.resolution // networks.downscale
+    sampler = make_sampler(
+        {**model.scheduler, "steps_offset": 1, "clip_sample": False},
+        config.validation_num_inference_steps,
+        name=config.validation_scheduler,
+    )
+    ids = _rows(mesh, (count, TOKENS), jnp.int32)
+    latents = _rows(mesh, (count, cells, cells, networks.latent_channels), jnp.float32)
+    keys = _rows(mesh, (count,), jax.random.key(0).dtype)
+    scale = _rows(mesh, (count,), jnp.float32)
+    settings = generate.Settings(guided=config.validation_guidance_scale > 1)
+
+    def lower() -> Any:
+        return generate.generate.lower(
+            params, ids, ids, latents, keys, scale, networks=networks, sampler=sampler, settings=settings
+        )
+
+    rest = {"ids_bs": ids, "negative_ids_bs": ids, "latents_bhwc": latents}
+    arguments = _bytes_by_path({"params": params, **rest, "noise_key_b": keys, "guidance_scale_b": scale})
+    return Program("sample", lower, arguments, count, 0)
+
+
+def _inputs(
+    config: TrainConfig, model: FinetunedModel, mesh: Mesh, assumed: Assumed
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `Denoising.inputs` hands to the step: what does not train, and a batch."""
+    networks, frozen, whole = model.networks, dict(model.frozen), replicated(mesh)
+    rows = config.rows_per_step(mesh.size) * (2 if assumed.class_rows else 1)
+    batch = {
+        "weight": _rows(mesh, (rows,), jnp.float32),
+        "row": _rows(mesh, (rows,), jnp.int32),
+        "caption_index": _rows(mesh, (rows,), jnp.int32),
+        "is_class": _rows(mesh, (rows,), jnp.bool_),
+    }
+    ids = jax.ShapeDtypeStruct((assumed.captions, TOKENS), jnp.int32, sharding=whole)
+    room = assumed.captions * TOKENS * networks.text_encoder.config.hidden_size * 4 <= CONTEXT_ON_DEVICE
+    if assumed.captions_vary:
+        batch["ids"] = _rows(mesh, (rows, TOKENS), jnp.int32)
+    elif config.train_text_encoder or (not room and config.latents_cache_dir is None):
+        frozen["ids"] = ids
+    else:
+        del frozen["text_encoder"]
+        states = _result(networks.text_encoder, ids).states_bsd
+        if room:
+            frozen["context"] = _abstract(states, whole)
+        else:
+            batch["context"] = _rows(mesh, (rows, *states.shape[1:]), states.dtype)
+    pixels = jax.ShapeDtypeStruct((rows, config.resolution, config.resolution, 3), jnp.float32)
+    if not assumed.latents_cached:
+        return frozen, batch | {"pixels": _abstract(pixels, rows_sharding(mesh))}
+    del frozen["vae"]
+    mean, logvar = (_abstract(leaf, rows_sharding(mesh)) for leaf in _result(networks.vae, pixels, method="moments"))
+    return frozen, batch | {"mean": mean, "logvar": logvar}
+
+
+def _result(network: Network, *args: Any, **options: Any) -> Any:
+    return jax.eval_shape(lambda params, *rest: network(params, *rest, **options), network.shapes, *args)
+
+
+def _abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _rows(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=rows_sharding(mesh))
+
+
+def _bytes_by_path(trees: Mapping[str, Any]) -> dict[str, int]:
+    """Bytes on one device of each leaf, by its path as the compiler names arguments; those on the host are left out."""
+    found = {}
+    for name, tree in trees.items():
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            if leaf.sharding.memory_kind not in ("pinned_host", "unpinned_host"):
+                found[name + jax.tree_util.keystr(path)] = shard_bytes(leaf)
+    return found
+
+
+def shard_bytes(leaf: Any) -> int:
+    """Bytes of the part of an array that one device holds."""
+    shape = leaf.sharding.shard_shape(leaf.shape)
+    size = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
+    return math.prod(shape) * size

@@ -1,0 +1,39 @@
+"""What is asked of the process that compiles, as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flaxdream.config import DreamBoothConfig, TextToImageConfig
+from flaxdream.config.checks import SECRETS
+from flaxdream.config.training import TrainConfig
+
+RECIPES: dict[str, type[TrainConfig]] = {"dreambooth": DreamBoothConfig, "text_to_image": TextToImageConfig}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A program (`train`, `sample`, `encode`) of a training on a machine; `configs` are the model's."""
+
+    recipe: str
+    config: TrainConfig
+    configs: dict[str, Any]
+    topology: str
+    program: str
+    caption_count: int
+    full: bool
+
+    def as_json(self) -> str:
+        values = {name: value for name, value in vars(self).items() if name != "config"}
+        given = {name: value for name, value in dataclasses.asdict(self.config).items() if name not in SECRETS}
+        return json.dumps(values | {"config": given}, sort_keys=True)
+
+
+def read_request(path: Path) -> Request:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.pop("config").items()}
+    return Request(config=RECIPES[values["recipe"]](**given), **values)

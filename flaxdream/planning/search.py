@@ -1,0 +1,94 @@
+"""Searches that try settings: the largest batch that fits, and what to change if nothing does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flaxdream.config.run_checks import optimizer_name
+from flaxdream.config.training import TrainConfig
+from flaxdream.planning.plan import Plan
+
+LARGEST = 4096  # pictures per device; no card holds more
+
+Measure = Callable[[TrainConfig], Plan]
+Changes = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Settings that were tried, and what came of it."""
+
+    changes: Changes
+    plan: Plan
+
+
+def largest_batch(config: TrainConfig, measure: Measure) -> list[Attempt]:
+    """Every batch size tried, by doubling from 1 and then halving the gap; the largest that fits is in it."""
+    tried: dict[int, Plan] = {}
+
+    def fits(batch: int) -> bool:
+        if batch not in tried:
+            tried[batch] = measure(dataclasses.replace(config, train_batch_size=batch))
+        return tried[batch].fits
+
+    fitting, refused = 0, 1
+    while refused <= LARGEST and fits(refused):
+        fitting, refused = refused, 2 * refused
+    while refused - fitting > 1 and refused <= LARGEST:
+        middle = (fitting + refused) // 2
+        fitting, refused = (middle, refused) if fits(middle) else (fitting, middle)
+    return [Attempt({"train_batch_size": batch}, plan) for batch, plan in sorted(tried.items())]
+
+
+def best(attempts: list[Attempt]) -> Attempt | None:
+    """The attempt with the largest batch that fits."""
+    fitting = [one for one in attempts if one.plan.fits]
+    return max(fitting, key=lambda one: one.changes.get("train_batch_size", 0), default=None)
+
+
+def advise(config: TrainConfig, devices: int, measure: Measure) -> Iterator[Attempt]:
+    """Each change alone, cheapest first; if none is enough, one on top of the other until it fits."""
+    candidates = changes(config, devices)
+    fitting = False
+    for change in candidates:
+        attempt = Attempt(change, measure(dataclasses.replace(config, **change)))
+        fitting = fitting or attempt.plan.fits
+        yield attempt
+    together: Changes = {}
+    for change in [] if fitting else candidates:
+        together = together | change
+        if together == change:
+            continue
+        attempt = Attempt(dict(together), measure(dataclasses.replace(config, **together)))
+        yield attempt
+        if attempt.plan.fits:
+            return
+
+
+def changes(config: TrainConfig, devices: int) -> list[Changes]:
+    """What can be changed in this run to save memory, in the order in which it is tried."""
+    found: list[Changes] = []
+    if config.mixed_precision == "no":
+        found.append({"mixed_precision": "bf16"})
+    if config.cache_latents == "auto" and not (config.center_crop or config.random_flip):
+        found.append({"center_crop": True})  # latents are then cached, and the VAE leaves the device
+    stronger = {"none": ("blocks", "full"), "dots": ("blocks", "full"), "blocks": ("full",)}.get(config.remat, ())
+    found += [{"gradient_checkpointing": False, "gradient_checkpointing_policy": policy} for policy in stronger]
+    batch, parts = config.train_batch_size, config.gradient_accumulation_steps
+    while batch > 1 and batch % 2 == 0:
+        batch, parts = batch // 2, parts * 2
+        found.append({"train_batch_size": batch, "gradient_accumulation_steps": parts})
+    if devices > 1 and config.fsdp == 1:
+        found.append({"fsdp": devices})
+    if optimizer_name(config) == "adamw":
+        found.append({"use_8bit_adam": True})
+    if config.use_ema and config.ema_dtype == "float32":
+        found.append({"ema_dtype": "bfloat16"})
+    if not config.offload_optimizer:
+        found.append({"offload_optimizer": True})
+    if config.use_ema and not config.offload_ema:
+        found.append({"offload_ema": True})
+    return found

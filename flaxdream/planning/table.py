@@ -1,0 +1,122 @@
+"""Plans as text."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+
+from flaxdream.planning.plan import Plan
+from flaxdream.planning.roofline import SOURCE
+from flaxdream.planning.search import Attempt, best
+
+WIDTH, NAME, NUMBER = 118, 30, 16
+_WORDS = {
+    "parameters": "parameters", "optimizer": "optimizer", "EMA": "moving average", "frozen": "what does not train",
+    "batch": "batch", "inputs": "inputs", "counters": "counters",
+}  # fmt: skip
+LIMITS = "Whether it fits and the memory are the compiler's own. "
+
+
+def plan_text(plan: Plan) -> str:
+    """The table of one program."""
+    head = f"{plan.program} on {plan.machine}: {plan.devices} x {plan.chip}, {plan.images} pictures a step"
+    return "\n".join([head, *_memory_lines(plan), *_work_lines(plan), ""])
+
+
+def limits_text() -> str:
+    """Where the numbers come from and what they do not know."""
+    return textwrap.fill(f"{LIMITS}The time is an estimate by {SOURCE}", WIDTH)
+
+
+def attempt_line(attempt: Attempt) -> str:
+    """One line: what was tried, whether it fits, memory and time."""
+    words = " ".join(_flag(name, value) for name, value in attempt.changes.items())
+    plan = attempt.plan
+    needed = "" if plan.needed is None else f", {size(plan.needed)} of {size(plan.limit)}"
+    return f"{'fits    ' if plan.fits else 'too big '} {words}{needed}{_speed(plan)}"
+
+
+def largest_text(attempts: list[Attempt]) -> str:
+    """What the search for the largest batch found."""
+    found = best(attempts)
+    if found is None:
+        return "No batch fits, not even --train_batch_size 1; --advise tries what to change."
+    return f"Largest that fits: --train_batch_size {found.changes['train_batch_size']}{_speed(found.plan)}."
+
+
+def size(count: float) -> str:
+    """Bytes in GiB, MiB or KiB."""
+    for unit, step in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= step:
+            return f"{count / step:.2f} {unit}"
+    return f"{count:.0f} B"
+
+
+def _memory_lines(plan: Plan) -> list[str]:
+    needed = "an amount that the compiler does not name" if plan.needed is None else size(plan.needed)
+    lines = [_line("fits", "yes" if plan.fits else "NO", f"{needed} of {size(plan.limit)} a device")]
+    if plan.memory is None:
+        return [*lines, *textwrap.wrap(f"the compiler: {plan.refusal}", WIDTH, initial_indent="  ")]
+    lies = plan.memory
+    lines += [_line(_WORDS.get(kind, kind), size(count)) for kind, count in lies.kinds.items()]
+    if lies.unused:
+        lines.append(_line("not used by this program", size(lies.unused), "but on the device"))
+    what = "gradients, activations" if plan.program == "train" else "activations"
+    lines.append(_line("temporaries", size(lies.temporaries), what))
+    lines.append(_line("results", size(lies.results), "that take no argument's place"))
+    code = "not known without --full" if lies.code is None else size(lies.code)
+    lines.append(_line("program code", code))
+    if lies.host:
+        lines.append(_line("in the host's memory", size(lies.host), "for each device"))
+    return lines
+
+
+def _work_lines(plan: Plan) -> list[str]:
+    cost = plan.estimate
+    if cost is None:
+        return []
+    kernels = f"{_count(cost.kernel_flops)} of them in Pallas kernels" if cost.kernel_flops else ""
+    lines = [
+        _line("operations", f"{_count(cost.flops)}FLOP", kernels or "matrix products and convolutions, a device"),
+        _line("memory traffic", f"{cost.bytes / 1e9:.1f} GB", "a device"),
+    ]
+    for kind, (count, total) in plan.collectives.items():
+        lines.append(_line(kind, size(total), f"in {count:.0f}"))
+    if math.isfinite(cost.seconds):
+        share = f"{cost.peak_share:.0%} of the peak"
+        lines.append(_line("estimated step", _time(cost.seconds), f"{plan.images_per_second:.3g} pictures/s, {share}"))
+        if plan.collectives:
+            lines.append(_line("  transfers beside it", _time(cost.link_seconds), "if nothing hides them"))
+    else:
+        lines.append(_line("estimated step", "none", "the speed of this device is in no table"))
+    part = "" if plan.has_code else "until the memory was planned; code generation takes several times that"
+    lines.append(_line("compile time", _time(plan.compile_seconds), part))
+    return lines
+
+
+def _line(name: str, value: str, remark: str = "") -> str:
+    return f"  {name:<{NAME}}{value:>{NUMBER}}  {remark}".rstrip()
+
+
+def _speed(plan: Plan) -> str:
+    cost = plan.estimate
+    if cost is None or not math.isfinite(cost.seconds):
+        return ""
+    return f", about {_time(cost.seconds)} a step, {plan.images_per_second:.3g} pictures/s"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _count(value: float) -> str:
+    for unit, step in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if value >= step:
+            return f"{value / step:.3g} {unit}"
+    return f"{value:.3g} "
+
+
+def _flag(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no_{name}"
+    return f"--{name} {value}"

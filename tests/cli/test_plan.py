@@ -1,0 +1,96 @@
+"""`flaxdream plan`, from its flags to its table."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+
+import pytest
+
+from flaxdream.cli import main
+from flaxdream.cli.plan import split
+
+needs_tpu_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"),
+    reason="the TPU compiler is not installed",
+)
+TINY = ["--pretrained_model_name_or_path=tiny", "--resolution=32", "--train_batch_size=1", "--compilation_cache_dir="]
+
+
+def test_the_plans_flags_are_told_from_the_trainings():
+    recipe, own, rest = split(
+        [
+            "text-to-image",
+            "--use_ema",
+            "--topology",
+            "v5e-8",
+            "--json",
+            "--lr_warmup_steps",
+            "0",
+            "--what=sample",
+            "--fsdp=2",
+        ]
+    )
+    assert recipe == "text_to_image"
+    assert own == ["--topology", "v5e-8", "--json", "--what=sample"]
+    assert rest == ["--use_ema", "--lr_warmup_steps", "0", "--fsdp=2"]
+    assert split(["--topology=cpu"]) == ("dreambooth", ["--topology=cpu"], [])
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["vae", "--topology", "v5e-8"], "'vae' cannot be planned"),
+        (TINY, "--topology is missing"),
+        ([*TINY, "--topology", "v5e-9"], "'v5e-9' is not known"),
+        ([*TINY, "--topology", "v5e-8", "--fsdp", "3"], "--fsdp 3 does not divide the 8 devices"),
+        (["--topology", "v5e-8"], "--pretrained_model_name_or_path is missing"),
+        ([*TINY, "--topology", "v5e-8", "--resolution", "33", "--what", "x"], "--resolution 33"),
+    ],
+)
+def test_wrong_settings_are_named_before_anything_is_compiled(argv, words, capsys):
+    assert main(["plan", *argv]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_without_the_tpu_compiler_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    assert main(["plan", *TINY, "--topology", "v5e-8"]) == 2
+    assert "pip install 'flaxdream[tpu]'" in capsys.readouterr().err
+
+
+def test_the_help_shows_both_kinds_of_flags(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "--largest_batch" in out and "the flags of that command" in out
+
+
+@pytest.mark.slow
+def test_a_plan_for_this_machine_prints_a_table(capsys):
+    assert main(["plan", "dreambooth", *TINY, "--topology", "cpu", "--use_ema", "--what", "encode,train"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("encode on cpu") < out.index("train on cpu")
+    assert "moving average" in out and "fits" in out
+
+
+@pytest.mark.slow
+def test_json_is_all_that_standard_output_has(capsys):
+    assert main(["plan", "text_to_image", *TINY, "--topology", "cpu", "--what", "encode", "--json"]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)["plans"]
+    assert plan["program"] == "encode" and plan["fits"] and plan["memory"]["kinds"]["parameters"] > 0
+
+
+@pytest.mark.slow
+@needs_tpu_compiler
+def test_a_plan_for_a_tpu_that_is_not_here(capsys, tmp_path):
+    flags = [*TINY[:-1], f"--compilation_cache_dir={tmp_path}", "--mixed_precision=bf16", "--topology=v5e-8", "--json"]
+    assert main(["plan", *flags]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)["plans"]
+    assert plan["fits"] and plan["devices"] == 8 and plan["estimate"]["seconds"] > 0
+    assert plan["collectives"]["all-reduce"][1] > 0 and not plan["has_code"]
+    assert main(["plan", *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["plans"] == [plan]  # from the file: the compile time is the first one's

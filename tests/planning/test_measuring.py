@@ -1,0 +1,102 @@
+"""Compiling in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from flaxdream.config import DreamBoothConfig
+from flaxdream.models.architectures import ARCHITECTURES
+from flaxdream.planning import measuring
+from flaxdream.planning.measuring import CompileError, measure
+from flaxdream.planning.request import Request
+from tests.planning.programs_text import LOOP
+from tests.planning.test_memory import ASSIGNMENT, USAGE
+
+SMALL = DreamBoothConfig(resolution=32, train_batch_size=1, max_train_steps=1, compilation_cache_dir="")
+ASKED = Request("dreambooth", SMALL, ARCHITECTURES["tiny"], "cpu", "train", 1, False)
+needs_tpu_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"),
+    reason="the TPU compiler is not installed",
+)
+
+
+def child(monkeypatch, program):
+    """Puts a program of ours in the place of the one that compiles; it finds the folder in `folder`."""
+    start = f"import sys, json, time, pathlib; folder = pathlib.Path(sys.argv[1])\n{program}"
+    popen = measuring.subprocess.Popen
+    monkeypatch.setattr(
+        measuring.subprocess, "Popen", lambda argv, **rest: popen([sys.executable, "-c", start, argv[-1]], **rest)
+    )
+
+
+def test_settings_that_cannot_be_are_told_as_the_child_tells_them(monkeypatch):
+    child(monkeypatch, "(folder / 'error.json').write_text(json.dumps({'message': 'fsdp 3 does not divide'}))")
+    with pytest.raises(ValueError, match="fsdp 3 does not divide"):
+        measure(ASKED)
+
+
+def test_a_child_that_dies_is_an_error_with_its_last_words(monkeypatch):
+    child(monkeypatch, "raise SystemExit('no space left in the compiler')")
+    with pytest.raises(CompileError, match="no space left in the compiler"):
+        measure(ASKED)
+
+
+def test_a_compile_for_a_tpu_ends_when_the_memory_is_planned(monkeypatch):
+    monkeypatch.setenv("TPU_LIBRARY_PATH", "somewhere")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    facts = {"program": "train", "arguments": {"batch['x']": 512}, "images": 8, "trained": 1, "lower_seconds": 1.0}
+    chip = {"name": "c", "peak": 1e12, "bandwidth": 1e9, "memory": 1e9, "links": 1e9, "float32_share": 1.0}
+    machine = {"name": "v5e-8", "chip": chip, "devices": 8, "layout": "v5e:2x4", "options": {}}
+    program = f"""
+dump = folder / 'dump'; dump.mkdir()
+(folder / 'facts.json').write_text(json.dumps({{'facts': {facts!r}, 'machine': {machine!r}}}))
+stem = 'module_0000.jit_step.cl_1.after_optimizations'
+(dump / (stem + '-buffer-assignment.txt')).write_text({ASSIGNMENT!r})
+(dump / (stem + '-memory-usage-report.txt')).write_text({USAGE!r})
+(dump / (stem + '_after_buffer_assignment.txt')).write_text({LOOP!r})
+time.sleep(600)  # the code generation
+"""
+    child(monkeypatch, program)
+    plan = measure(dataclasses.replace(ASKED, topology="v5e-8"))
+    assert plan.fits and not plan.has_code and plan.needed == 2800000
+    assert plan.estimate.seconds > 0 and plan.collectives["all-reduce"][0] == 4
+
+
+@pytest.mark.slow
+@needs_tpu_compiler
+def test_the_plan_before_code_generation_is_that_of_the_whole_compile():
+    asked = dataclasses.replace(ASKED, topology="v5e-1", config=dataclasses.replace(SMALL, mixed_precision="bf16"))
+    early, whole = measure(asked), measure(dataclasses.replace(asked, full=True))
+    assert (early.has_code, whole.has_code) == (False, True)
+    assert early.memory.kinds == whole.memory.kinds
+    assert whole.memory.code > 0 and early.memory.code is None
+    np.testing.assert_allclose(early.estimate.flops, whole.estimate.flops, rtol=1e-6)
+
+
+@pytest.mark.slow
+@needs_tpu_compiler
+def test_recomputing_blocks_lowers_the_temporaries_on_a_tpu():
+    found = {}
+    for policy in ("none", "blocks"):
+        config = dataclasses.replace(
+            SMALL, mixed_precision="bf16", resolution=128, train_batch_size=8, gradient_checkpointing_policy=policy
+        )
+        found[policy] = measure(dataclasses.replace(ASKED, topology="v5e-1", config=config))
+    assert found["blocks"].memory.temporaries < found["none"].memory.temporaries
+    assert found["blocks"].estimate.flops > found["none"].estimate.flops
+
+
+@pytest.mark.slow
+@needs_tpu_compiler
+def test_what_does_not_fit_is_refused_with_its_bytes():
+    config = dataclasses.replace(SMALL, mixed_precision="bf16", resolution=128, train_batch_size=4096)
+    plan = measure(dataclasses.replace(ASKED, topology="v2-8", config=config))
+    assert not plan.fits and plan.needed > plan.limit
+    assert json.dumps(plan.as_dict())

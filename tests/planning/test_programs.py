@@ -1,0 +1,159 @@
+"""Programs made of shapes alone: what lies on a device, and that they compile to what a run compiles."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from flaxdream.config import DreamBoothConfig, TextToImageConfig
+from flaxdream.models.architectures import ARCHITECTURES
+from flaxdream.planning import compiling
+from flaxdream.planning.memory import kind_of
+from flaxdream.planning.plan import make_plan
+from flaxdream.planning.programs import Assumed, abstract_model, encode_program, sample_program, train_program
+from flaxdream.planning.topologies import Topology, attached
+from flaxdream.training.mesh import SMALLEST_SHARDED, make_mesh
+
+CONFIGS = ARCHITECTURES["tiny"]
+ASSUMED = Assumed(captions=1, captions_vary=False, class_rows=False, latents_cached=False)
+CACHED = dataclasses.replace(ASSUMED, latents_cached=True)
+SMALL = DreamBoothConfig(resolution=32, train_batch_size=1, max_train_steps=1)
+
+
+def kinds(config, devices=8, assumed=ASSUMED, configs=CONFIGS):
+    """Bytes on a device by kind, of the arguments alone; nothing is compiled."""
+    program = train_program(config, configs, make_mesh(config.fsdp, jax.devices()[:devices]), assumed)
+    found = {}
+    for path, size in program.arguments.items():
+        found[kind_of(path)] = found.get(kind_of(path), 0) + size
+    return found
+
+
+def unet_bytes(shapes=None):
+    model = abstract_model(SMALL, CONFIGS, make_mesh(1, jax.devices()[:1]))
+    return sum(math.prod(leaf.shape) * 4 for leaf in jax.tree.leaves(model.trained["unet"]))
+
+
+def test_parameters_are_float32_masters_and_adam_holds_them_twice_more():
+    found = kinds(SMALL)
+    assert found["parameters"] == unet_bytes()
+    assert 0 <= found["optimizer"] - 2 * unet_bytes() <= 64  # and some counters
+
+
+def test_an_average_is_exactly_one_more_copy_and_half_of_it_in_bfloat16():
+    assert "EMA" not in kinds(SMALL)
+    assert 0 <= kinds(dataclasses.replace(SMALL, use_ema=True))["EMA"] - unet_bytes() <= 64
+    half = kinds(dataclasses.replace(SMALL, use_ema=True, ema_dtype="bfloat16"))["EMA"]
+    assert 0 <= half - unet_bytes() // 2 <= 64
+
+
+def test_fsdp_divides_what_is_large_and_the_shards_make_up_the_whole():
+    config = dataclasses.replace(SMALL, fsdp=8)
+    mesh = make_mesh(8)
+    total = 0
+    for leaf in jax.tree.leaves(abstract_model(config, CONFIGS, mesh).trained):
+        whole, part = math.prod(leaf.shape), math.prod(leaf.sharding.shard_shape(leaf.shape))
+        assert part == (whole // 8 if whole >= SMALLEST_SHARDED and any(n % 8 == 0 for n in leaf.shape) else whole)
+        total += 4 * part
+    assert kinds(config)["parameters"] == total < unet_bytes()
+
+
+def test_eight_bit_adam_needs_about_a_quarter():
+    configs = CONFIGS | {"unet": CONFIGS["unet"] | {"block_out_channels": [64, 128]}}
+    full, quarter = (kinds(dataclasses.replace(SMALL, use_8bit_adam=on), configs=configs) for on in (False, True))
+    assert 0.25 <= quarter["optimizer"] / full["optimizer"] < 0.29
+
+
+def test_what_is_frozen_is_held_in_the_type_that_is_computed_in():
+    full, half = (kinds(dataclasses.replace(SMALL, mixed_precision=name))["frozen"] for name in ("no", "bf16"))
+    assert half == full / 2
+
+
+def test_cached_latents_take_the_vae_from_the_device():
+    live, cached = kinds(SMALL), kinds(SMALL, assumed=CACHED)
+    vae = abstract_model(SMALL, CONFIGS, make_mesh(1)).frozen["vae"]
+    assert live["frozen"] - cached["frozen"] == sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(vae))
+
+
+def test_a_batch_is_spread_over_the_devices_and_class_rows_double_it():
+    one, eight = kinds(SMALL, devices=1)["batch"], kinds(SMALL, devices=8)["batch"]
+    assert one == eight == 32 * 32 * 3 * 4 + 4 + 4 + 4 + 1
+    assert kinds(SMALL, assumed=dataclasses.replace(ASSUMED, class_rows=True))["batch"] == 2 * one
+
+
+def test_text_is_kept_as_states_as_ids_or_comes_with_the_rows():
+    states = 5 * 77 * CONFIGS["text_encoder"]["hidden_size"] * 4
+    five, four = (kinds(SMALL, assumed=dataclasses.replace(CACHED, captions=n))["frozen"] for n in (5, 4))
+    assert five == states and four == states * 4 // 5
+    trained = dataclasses.replace(SMALL, train_text_encoder=True)
+    assert kinds(trained, assumed=dataclasses.replace(CACHED, captions=5))["frozen"] == 5 * 77 * 4
+    varying = kinds(SMALL, assumed=dataclasses.replace(CACHED, captions_vary=True))
+    assert varying["frozen"] > states and varying["batch"] == kinds(SMALL, assumed=CACHED)["batch"] + 77 * 4
+
+
+def test_the_settings_say_what_is_assumed_of_the_pictures():
+    assert compiling.assumed(DreamBoothConfig(), 1) == ASSUMED
+    prior = DreamBoothConfig(center_crop=True, with_prior_preservation=True)
+    assert compiling.assumed(prior, 1) == Assumed(2, False, True, True)
+    assert compiling.assumed(TextToImageConfig(shuffle_caption=True, cache_latents="yes"), 7) == Assumed(
+        7, True, False, True
+    )
+    assert not compiling.assumed(DreamBoothConfig(center_crop=True, cache_latents="no"), 1).latents_cached
+
+
+def compiled(program):
+    lowered, facts = compiling.lower(program)
+    done = compiling.compile_lowered(lowered)
+    return make_plan(facts, done, Topology("cpu", attached("cpu", "cpu", 8, None).chip, 8, "cpu"), "no")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return compiled(train_program(SMALL, CONFIGS, make_mesh(1), CACHED))
+
+
+@pytest.mark.slow
+def test_the_plan_of_a_step_has_its_arguments_by_kind_and_reduces_each_gradient_once(plain):
+    assert plain.fits and plain.has_code and plain.images == 8
+    assert plain.memory.kinds["parameters"] == unet_bytes()
+    assert plain.memory.kinds["optimizer"] >= 2 * unet_bytes()
+    assert plain.memory.temporaries > unet_bytes()  # the gradients, at least
+    _, size = plain.collectives["all-reduce"]
+    assert 1.0 <= size / unet_bytes() < 1.01  # and the loss
+
+
+@pytest.mark.slow
+def test_accumulation_lowers_the_temporaries_of_the_same_batch():
+    whole = compiled(train_program(dataclasses.replace(SMALL, train_batch_size=4), CONFIGS, make_mesh(1), CACHED))
+    config = dataclasses.replace(SMALL, gradient_accumulation_steps=4)
+    parts = compiled(train_program(config, CONFIGS, make_mesh(1), CACHED))
+    assert parts.images == whole.images == 32
+    assert parts.memory.temporaries < whole.memory.temporaries
+    np.testing.assert_allclose(parts.estimate.flops, whole.estimate.flops, rtol=0.1)
+
+
+@pytest.mark.slow
+def test_the_sampler_runs_its_network_once_a_step_for_both_prompts():
+    config = dataclasses.replace(SMALL, validation_num_inference_steps=2, validation_guidance_scale=7.5)
+    few = compiled(sample_program(config, CONFIGS, make_mesh(1)))
+    more = compiled(
+        sample_program(dataclasses.replace(config, validation_num_inference_steps=6), CONFIGS, make_mesh(1))
+    )
+    plain = compiled(sample_program(dataclasses.replace(config, validation_guidance_scale=1.0), CONFIGS, make_mesh(1)))
+    network = (more.estimate.flops - few.estimate.flops) / 4
+    assert network > 0 and more.memory.kinds == few.memory.kinds
+    np.testing.assert_allclose(few.estimate.flops - plain.estimate.flops, network, rtol=0.2)
+
+
+@pytest.mark.slow
+def test_encoding_reads_the_encoder_and_leaves_the_decoder_lying():
+    found = compiled(encode_program(SMALL, CONFIGS, make_mesh(1)))
+    vae = abstract_model(SMALL, CONFIGS, make_mesh(1)).frozen["vae"]
+    names = ("decoder", "post_quant_conv")
+    decoder = sum(4 * math.prod(leaf.shape) for name in names for leaf in jax.tree.leaves(vae[name]))
+    assert found.memory.unused == decoder
+    assert found.images == 8 and "all-reduce" not in found.collectives

@@ -1,0 +1,61 @@
+"""Searches that try settings."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from flaxdream.config import DreamBoothConfig
+from flaxdream.planning.search import advise, best, changes, largest_batch
+
+
+def machine(room, cost):
+    """Measures by a formula, and keeps what was asked."""
+    asked = []
+
+    def measure(config):
+        asked.append(config)
+        return SimpleNamespace(fits=cost(config) <= room)
+
+    return measure, asked
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 7, 8, 13, 100])
+def test_the_largest_batch_is_found_and_nothing_is_tried_twice(room):
+    measure, asked = machine(room, lambda config: config.train_batch_size)
+    attempts = largest_batch(DreamBoothConfig(), measure)
+    found = best(attempts)
+    assert (0 if found is None else found.changes["train_batch_size"]) == room
+    sizes = [config.train_batch_size for config in asked]
+    assert len(sizes) == len(set(sizes)) == len(attempts)
+
+
+def test_advice_tries_each_change_alone_and_stops_there_when_one_is_enough():
+    config = DreamBoothConfig(center_crop=True, mixed_precision="bf16")
+    measure, _ = machine(1, lambda config: config.train_batch_size)
+    attempts = list(advise(config, 8, measure))
+    assert [one.changes for one in attempts] == changes(config, 8)
+    assert [one.changes for one in attempts if one.plan.fits] == [
+        {"train_batch_size": 1, "gradient_accumulation_steps": 4}
+    ]
+
+
+def test_advice_puts_changes_on_top_of_each_other_when_none_is_enough():
+    def cost(config):
+        return config.train_batch_size + (config.remat == "none") + (0 if config.use_8bit_adam else 1)
+
+    measure, _ = machine(1, cost)
+    attempts = list(advise(DreamBoothConfig(center_crop=True, mixed_precision="bf16"), 1, measure))
+    assert [one.plan.fits for one in attempts] == [False] * (len(attempts) - 1) + [True]
+    last = attempts[-1].changes
+    assert last["train_batch_size"] == 1 and last["use_8bit_adam"] and last["gradient_checkpointing_policy"] == "full"
+
+
+def test_only_what_would_change_something_is_tried():
+    config = DreamBoothConfig(
+        train_batch_size=1, mixed_precision="bf16", gradient_checkpointing_policy="full", random_flip=True,
+        use_8bit_adam=True, offload_optimizer=True,
+    )  # fmt: skip
+    assert changes(config, 1) == []
+    assert changes(config, 4) == [{"fsdp": 4}]

@@ -1,0 +1,74 @@
+"""Plans as text and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+from flaxdream.planning.memory import Memory
+from flaxdream.planning.plan import Compiled, Facts, Plan, make_plan
+from flaxdream.planning.refusals import refusal
+from flaxdream.planning.remembered import from_dict
+from flaxdream.planning.roofline import Estimate
+from flaxdream.planning.search import Attempt
+from flaxdream.planning.table import attempt_line, largest_text, limits_text, plan_text, size
+from flaxdream.planning.topologies import find
+
+GIB = 2**30
+PLAN = Plan(
+    "train", "v5e-8", "TPU v5e", 8, 16, True, 12.0 * GIB, 15.75 * GIB,
+    Memory({"parameters": 3 * GIB, "optimizer": 6 * GIB}, 100, 10, 3 * GIB, None, 0),
+    Estimate(5e12, 1e12, 3e10, 0.05, 0.01, 0.5), {"all-reduce": (686.0, 3.2e9)}, None, 20.0, 60.0, False,
+)  # fmt: skip
+NO_TIME = Estimate(5e12, 0.0, 3e10, math.nan, math.nan, math.nan)
+
+
+def test_the_table_names_memory_by_kind_work_transfers_and_time():
+    text = plan_text(PLAN)
+    for line in (
+        "train on v5e-8: 8 x TPU v5e, 16 pictures a step",
+        "12.00 GiB of 15.75 GiB a device",
+        "optimizer                             6.00 GiB",
+        "operations                           5 TFLOP  1 T of them in Pallas kernels",
+        "all-reduce                            2.98 GiB  in 686",
+        "estimated step                           50 ms  320 pictures/s, 50% of the peak",
+        "program code",
+    ):
+        assert line in text, text
+
+
+def test_a_chip_that_is_in_no_table_gets_no_time():
+    assert "the speed of this device is in no table" in plan_text(dataclasses.replace(PLAN, estimate=NO_TIME))
+
+
+def test_a_refusal_is_told_with_its_bytes():
+    message = "Ran out of memory in memory space hbm. Used 17.62G of 15.75G hbm."
+    compiled = Compiled(None, None, refusal(message), 3.0, False)
+    plan = make_plan(Facts("train", {}, 8, 1, 1.0), compiled, find("v5e-8"), "bf16")
+    assert not plan.fits
+    assert "NO  17.62 GiB of 15.75 GiB a device" in plan_text(plan) and message in plan_text(plan)
+
+
+def test_attempts_are_lines_with_their_flags():
+    attempt = Attempt({"fsdp": 8, "gradient_checkpointing": False, "use_8bit_adam": True}, PLAN)
+    assert attempt_line(attempt).startswith("fits     --fsdp 8 --no_gradient_checkpointing --use_8bit_adam, 12.00 GiB")
+    assert "--train_batch_size 4" in largest_text([Attempt({"train_batch_size": 4}, PLAN)])
+    refused = dataclasses.replace(PLAN, fits=False)
+    assert largest_text([Attempt({"train_batch_size": 1}, refused)]).startswith("No batch fits")
+
+
+def test_json_holds_the_plan_and_gives_it_back():
+    for plan in (PLAN, dataclasses.replace(PLAN, memory=None, estimate=None)):
+        assert from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
+    unknown = dataclasses.replace(PLAN, estimate=NO_TIME).as_dict()
+    assert unknown["estimate"]["seconds"] is None and unknown["images_per_second"] is None
+    assert PLAN.as_dict()["images_per_second"] == 320
+
+
+def test_the_limits_of_the_numbers_are_said():
+    assert "+-20 %" in limits_text()
+
+
+def test_sizes_are_in_the_unit_that_reads_well():
+    assert [size(count) for count in (100, 2048, 3 * 2**20, 5.5 * GIB)] == ["100 B", "2.00 KiB", "3.00 MiB", "5.50 GiB"]
