@@ -1,4 +1,4 @@
-"""Prompt tokens to pictures in one compiled call: text encoder, denoising loop and decoder."""
+"""Prompt tokens to pictures: text encoder, denoising loop and decoder, in one compiled call or call by call."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from flaxdream.arrays import Array, Float, Int, Key, Params
 from flaxdream.diffusion.guidance import guide
-from flaxdream.diffusion.samplers import Sampler, run
+from flaxdream.diffusion.samplers import Sampler, advance
 from flaxdream.models.network import Network
 from flaxdream.sampling.placement import drop_device_axis
 
@@ -49,7 +50,6 @@ class Settings:
     clip_skip: int = 0  # text layers left out at the end
     vae_tiling: bool = False  # decode large pictures in overlapping tiles
     device_axis: Mesh | None = None  # the parameters carry flax's leading device axis over this mesh
-    on_call: Callable[[Any], None] | None = None  # told the index of each network call, from the device
 
 
 def initial_latents(key_b: Key[Array, " b"], shape_chw: tuple[int, int, int]) -> Float[Array, "b h w c"]:
@@ -74,7 +74,10 @@ def sampler_keys(key_b: Key[Array, " b"]) -> Key[Array, " b"]:
     return jax.vmap(lambda key: jax.random.fold_in(key, SAMPLER_NOISE))(key_b)
 
 
-@partial(jax.jit, static_argnames=("networks", "sampler", "settings"))
+STATIC = ("networks", "sampler", "settings")
+
+
+@partial(jax.jit, static_argnames=STATIC)
 def generate(
     params: Params,
     ids_bs: Int[Array, "b s"],
@@ -91,13 +94,70 @@ def generate(
 
     `params` has the trees of `text_encoder`, `unet` and `vae`. Rows never meet, so their sharding is kept.
     """
-    if settings.device_axis is not None:
-        params = drop_device_axis(params, settings.device_axis)
-    context = _context(params, ids_bs, negative_ids_bs, networks, settings)
+    how: Any = {"networks": networks, "sampler": sampler, "settings": settings}
+    context, state = _begin(params, ids_bs, negative_ids_bs, latents_bhwc, **how)
+    calls = jnp.asarray(np.array(sampler.calls, np.int32))
+    return _finish(params, _advance(params, context, state, calls, noise_key_b, guidance_scale_b, **how), **how)
+
+
+def generate_by_calls(
+    params: Params,
+    ids_bs: Int[Array, "b s"],
+    negative_ids_bs: Int[Array, "b s"],
+    latents_bhwc: Float[Array, "b h w c"],
+    noise_key_b: Key[Array, " b"],
+    guidance_scale_b: Float[Array, " b"],
+    *,
+    networks: Networks,
+    sampler: Sampler,
+    settings: Settings,
+    on_call: Callable[[], Any],
+) -> Float[Array, "b H W c"]:
+    """`generate` with a word after each call of the network, for a progress bar; the device waits for nothing.
+
+    Three compiled programs instead of one that calls back: those that do are left out of JAX's compilation cache.
+    """
+    how: Any = {"networks": networks, "sampler": sampler, "settings": settings}
+    context, state = begin(params, ids_bs, negative_ids_bs, latents_bhwc, **how)
+    for call in sampler.calls:
+        before = state
+        state = step(params, context, state, np.array([call], np.int32), noise_key_b, guidance_scale_b, **how)
+        jax.block_until_ready(before.x)  # so the bar is never more than a call ahead
+        on_call()
+    return finish(params, state, **how)
+
+
+def _begin(
+    params: Params,
+    ids: Array,
+    negative_ids: Array,
+    latents: Array,
+    *,
+    networks: Networks,
+    sampler: Any,
+    settings: Settings,
+) -> tuple[Array, Any]:
+    """Text states, and the sampler's first state."""
+    params = _own_axes(params, settings)
+    return _context(params, ids, negative_ids, networks, settings), sampler.init(latents * sampler.init_noise_sigma)
+
+
+def _advance(
+    params: Params,
+    context: Array,
+    state: Any,
+    calls: Array,
+    noise_key_b: Array,
+    guidance_scale_b: Array,
+    *,
+    networks: Networks,
+    sampler: Sampler,
+    settings: Settings,
+) -> Any:
+    """The sampler's state after these calls."""
+    params = _own_axes(params, settings)
 
     def denoise(x_bhwc: Array, t: Array, index: Array) -> Array:
-        if settings.on_call is not None:
-            jax.debug.callback(settings.on_call, index)
         rows = _twice(x_bhwc) if settings.guided else x_bhwc
         out = networks.unet(params["unet"], rows, jnp.broadcast_to(t, rows.shape[:1]), context)
         out = out.astype(jnp.float32)
@@ -106,12 +166,23 @@ def generate(
         pairs = out.reshape(-1, 2, *out.shape[1:])
         return guide(pairs[:, 0], pairs[:, 1], guidance_scale_b, settings.guidance_rescale)
 
-    x_bhwc = run(sampler, denoise, latents_bhwc * sampler.init_noise_sigma, noise_key_b)
-    vae = networks.vae.config
-    z_bhwc = x_bhwc / vae.scaling_factor + (vae.shift_factor or 0.0)
+    return advance(sampler, denoise, state, calls, noise_key_b)
+
+
+def _finish(params: Params, state: Any, *, networks: Networks, sampler: Sampler, settings: Settings) -> Array:
+    """Pixels in 0..1 of the sampler's last state."""
+    params, vae = _own_axes(params, settings), networks.vae.config
+    z_bhwc = sampler.x(state) / vae.scaling_factor + (vae.shift_factor or 0.0)
     decode = "decode_tiled" if settings.vae_tiling else "decode"
     pixels_bHWc = networks.vae(params["vae"], z_bhwc, method=decode).astype(jnp.float32)
     return jnp.clip(pixels_bHWc / 2 + 0.5, 0.0, 1.0)
+
+
+begin, step, finish = (jax.jit(stage, static_argnames=STATIC) for stage in (_begin, _advance, _finish))
+
+
+def _own_axes(params: Params, settings: Settings) -> Params:
+    return params if settings.device_axis is None else drop_device_axis(params, settings.device_axis)
 
 
 def _context(params: Params, ids: Array, negative_ids: Array, networks: Networks, settings: Settings) -> Array:

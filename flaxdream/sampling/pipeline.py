@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from flaxdream.arrays import Array, Float, Int, Params
 from flaxdream.diffusion.samplers import make_sampler
 from flaxdream.models import build
 from flaxdream.sampling import generate as core
 from flaxdream.sampling import pictures, placement
-from flaxdream.sampling import progress as progress_
 from flaxdream.sampling.pictures import Picture
 from flaxdream.sampling.prompts import Request
 from flaxdream.weights import checkpoint_model, hub, model_dir
@@ -225,7 +225,6 @@ class FlaxStableDiffusionPipeline:
             guidance_rescale=guidance_rescale,
             clip_skip=clip_skip,
             vae_tiling=vae_tiling,
-            on_call=progress_.tick if progress else None,
         )
         if latents is None:
             latents_bhwc = core.initial_latents(key_b, self._latent_shape(height, width))
@@ -236,13 +235,14 @@ class FlaxStableDiffusionPipeline:
         params = self.replicate(params)
         drawn: list[Picture] = []
         calls = -(-count // per_call)
-        with progress_.bar(calls * len(method.calls), "sampling", progress):
+        total = calls * len(method.calls)
+        with tqdm(total=total, desc="sampling", disable=not progress, dynamic_ncols=True) as bar:
             for start in range(0, count, per_call):
                 # The last batch is filled up with its first rows again, so that one program serves all.
                 rows = np.resize(np.arange(start, min(start + per_call, count)), per_call)
                 images = self._run(
                     params, ids[rows], negative[rows], latents_bhwc[rows], noise_key_b[rows], scale_b[rows],
-                    method, settings,
+                    method, settings, on_call=bar.update if progress else None,
                 )  # fmt: skip
                 drawn += pictures.numpy_to_pil(np.asarray(images))[: count - start]
         return drawn
@@ -283,7 +283,7 @@ class FlaxStableDiffusionPipeline:
             return params
         return jax.device_put({name: params[name] for name in COMPONENTS}, placement.on_every_device(self.mesh))
 
-    def _run(self, params, ids, negative, latents, keys, scale, sampler, settings):  # type: ignore[no-untyped-def]
+    def _run(self, params, ids, negative, latents, keys, scale, sampler, settings, on_call=None):  # type: ignore
         """One compiled call with its rows spread over the devices."""
         params = {name: params[name] for name in COMPONENTS}
         mesh = self.mesh
@@ -296,7 +296,10 @@ class FlaxStableDiffusionPipeline:
             rows = jax.device_put((ids, negative, latents, keys, scale), placement.on_every_device(mesh))
         else:
             rows = jax.device_put((ids, negative, latents, keys, scale), placement.split_rows(mesh))
-        return core.generate(params, *rows, networks=self.networks, sampler=sampler, settings=settings)
+        how = {"networks": self.networks, "sampler": sampler, "settings": settings}
+        if on_call is None:
+            return core.generate(params, *rows, **how)
+        return core.generate_by_calls(params, *rows, **how, on_call=on_call)
 
     def _negative_ids(self, like: np.ndarray) -> np.ndarray:
         return np.broadcast_to(self.prepare_inputs("")[0], like.shape)

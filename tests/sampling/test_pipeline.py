@@ -9,6 +9,7 @@ import pytest
 import torch
 from flax.jax_utils import replicate
 from flax.training.common_utils import shard
+from jax.experimental.compilation_cache import compilation_cache
 
 from flaxdream import FlaxStableDiffusionPipeline
 from tests.twins import psnr, torch_pipeline
@@ -165,6 +166,30 @@ def test_the_progress_bar_counts_every_network_call(ours, capsys):
     pipeline, params = ours
     pipeline.generate("a fox", params, num_inference_steps=5, sampler="ddim")
     assert "5/5" in capsys.readouterr().err
+
+
+def test_a_picture_is_the_same_with_a_progress_bar(ours):
+    pipeline, params = ours
+    options = {"num_inference_steps": 4, "sampler": "dpmpp_2m_sde", "seeds": 3}
+    shown, plain = (pipeline.generate("a fox", params, progress=on, **options)[0] for on in (True, False))
+    assert np.abs(np.asarray(shown, int) - np.asarray(plain, int)).max() <= 1
+
+
+def test_the_programs_behind_a_progress_bar_are_kept_for_the_next_start(ours, tmp_path):
+    """JAX keeps no program that calls back to Python."""
+    pipeline, params = ours
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+    try:
+        pipeline.generate("a fox", params, num_inference_steps=2, sampler="ddim", height=72, width=64)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before[0])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+        compilation_cache.reset_cache()
+    kept = " ".join(path.name for path in tmp_path.iterdir())
+    assert all(name in kept for name in ("jit__begin", "jit__advance", "jit__finish"))
 
 
 def test_a_second_call_of_the_same_shape_compiles_nothing(ours):

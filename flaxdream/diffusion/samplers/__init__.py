@@ -21,10 +21,10 @@ from flaxdream.diffusion.samplers.heun import Heun
 from flaxdream.diffusion.samplers.lms import LMS
 from flaxdream.diffusion.samplers.options import OTHER_KEYS, read_options
 from flaxdream.diffusion.samplers.pndm import PNDM
-from flaxdream.diffusion.samplers.run import run
+from flaxdream.diffusion.samplers.run import advance, run
 from flaxdream.diffusion.samplers.unipc import UniPC
 
-__all__ = ["CLASSES", "NAMES", "Sampler", "State", "make_sampler", "run", "scheduler_config"]
+__all__ = ["CLASSES", "NAMES", "Sampler", "State", "advance", "make_sampler", "run", "scheduler_config"]
 
 CLASSES: dict[str, type[Sampler]] = {
     kind.class_name: kind for kind in (DDIM, DDPM, PNDM, DPMMultistep, Euler, EulerAncestral, Heun, LMS, UniPC)

@@ -25,7 +25,15 @@ def run(
     call i draws from fold_in(key_r, i), where key_r of a single key is fold_in(key, r), so that a picture does
     not depend on the rows beside it.
     """
-    keys = _row_keys(sampler, key, x.shape[0])
+    state = advance(sampler, denoise, sampler.init(x), jnp.asarray(np.array(sampler.calls, np.int32)), key)
+    return sampler.x(state)
+
+
+def advance(
+    sampler: Sampler, denoise: Denoise, state: State, calls: Int[Array, " n"], key: Key[Array, "*b"] | None = None
+) -> State:
+    """The sampler's state after these of its `calls`, in order, in one `lax.scan`; keys as in `run`."""
+    keys = _row_keys(sampler, key, state.x.shape[0])
     timesteps = np.asarray(sampler.timesteps)
     timesteps = timesteps.astype(np.int32 if timesteps.dtype.kind == "i" else np.float32)
 
@@ -34,8 +42,7 @@ def run(
         noise = None if keys is None else draw_noise(keys, i, state.x.shape)
         return sampler.step(state, i, out, noise), None
 
-    state, _ = jax.lax.scan(call, sampler.init(x), jnp.asarray(np.array(sampler.calls, np.int32)))
-    return sampler.x(state)
+    return jax.lax.scan(call, state, calls)[0]
 
 
 def draw_noise(key_b: Key[Array, " b"], i: Int[Array, ""] | int, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
