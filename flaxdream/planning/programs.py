@@ -17,6 +17,7 @@ from flaxdream.arrays import Shapes
 from flaxdream.config.training import TrainConfig
 from flaxdream.diffusion.samplers import make_sampler
 from flaxdream.models.network import Network
+from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.sampling import generate
 from flaxdream.training.mesh import param_shardings, replicated, rows_sharding
 from flaxdream.training.recipes.denoising import CONTEXT_ON_DEVICE, Denoising
@@ -88,7 +89,7 @@ def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, a
     state_of = RunState(Denoising(without_files, model, source, mesh, config.max_train_steps or 1000))
     state = state_of.abstract()
     frozen, batch = _inputs(config, model, mesh, assumed)
-    arguments = _bytes_by_path({"state": state, "frozen": frozen, "batch": batch})
+    arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch})
     images = batch["row"].shape[0]
     elements = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.trained))
     return Program("train", lambda: state_of.compiled_step().lower(state, frozen, batch), arguments, images, elements)
@@ -105,7 +106,7 @@ def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
     def encode(params: Any, pixels: Any) -> Any:
         return encode_pictures(vae, params, pixels)
 
-    arguments = _bytes_by_path({"params": params, "pixels": pixels})
+    arguments = bytes_by_path({"params": params, "pixels": pixels})
     return Program("encode", lambda: jax.jit(encode).lower(params, pixels), arguments, rows, 0)
 
 
@@ -133,7 +134,7 @@ def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
         )
 
     rest = {"ids_bs": ids, "negative_ids_bs": ids, "latents_bhwc": latents}
-    arguments = _bytes_by_path({"params": params, **rest, "noise_key_b": keys, "guidance_scale_b": scale})
+    arguments = bytes_by_path({"params": params, **rest, "noise_key_b": keys, "guidance_scale_b": scale})
     return Program("sample", lower, arguments, count, 0)
 
 
@@ -180,20 +181,3 @@ def _abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
 
 def _rows(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=rows_sharding(mesh))
-
-
-def _bytes_by_path(trees: Mapping[str, Any]) -> dict[str, int]:
-    """Bytes on one device of each leaf, by its path as the compiler names arguments; those on the host are left out."""
-    found = {}
-    for name, tree in trees.items():
-        for path, leaf in jax.tree.leaves_with_path(tree):
-            if leaf.sharding.memory_kind not in ("pinned_host", "unpinned_host"):
-                found[name + jax.tree_util.keystr(path)] = shard_bytes(leaf)
-    return found
-
-
-def shard_bytes(leaf: Any) -> int:
-    """Bytes of the part of an array that one device holds."""
-    shape = leaf.sharding.shard_shape(leaf.shape)
-    size = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
-    return math.prod(shape) * size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 
+from flaxdream.planning.memory import Memory
 from flaxdream.planning.plan import Plan
 from flaxdream.planning.roofline import SOURCE
 from flaxdream.planning.search import Attempt, best
@@ -32,7 +33,7 @@ def attempt_line(attempt: Attempt) -> str:
     """One line: what was tried, whether it fits, memory and time."""
     words = " ".join(_flag(name, value) for name, value in attempt.changes.items())
     plan = attempt.plan
-    needed = "" if plan.needed is None else f", {size(plan.needed)} of {size(plan.limit)}"
+    needed = "" if plan.needed is None else f", {size(plan.needed)}{_of(plan.limit)}"
     return f"{'fits    ' if plan.fits else 'too big '} {words}{needed}{_speed(plan)}"
 
 
@@ -54,15 +55,19 @@ def size(count: float) -> str:
 
 def _memory_lines(plan: Plan) -> list[str]:
     needed = "an amount that the compiler does not name" if plan.needed is None else size(plan.needed)
-    lines = [_line("fits", "yes" if plan.fits else "NO", f"{needed} of {size(plan.limit)} a device")]
+    lines = [_line("fits", "yes" if plan.fits else "NO", f"{needed}{_of(plan.limit)} a device")]
     if plan.memory is None:
         return [*lines, *textwrap.wrap(f"the compiler: {plan.refusal}", WIDTH, initial_indent="  ")]
-    lies = plan.memory
-    lines += [_line(_WORDS.get(kind, kind), size(count)) for kind, count in lies.kinds.items()]
+    what = "gradients, activations" if plan.program == "train" else "activations"
+    return lines + memory_lines(plan.memory, what)
+
+
+def memory_lines(lies: Memory, temporaries: str) -> list[str]:
+    """A line for each kind of what lies on a device; `temporaries` says what those are."""
+    lines = [_line(_WORDS.get(kind, kind), size(count)) for kind, count in lies.kinds.items()]
     if lies.unused:
         lines.append(_line("not used by this program", size(lies.unused), "but on the device"))
-    what = "gradients, activations" if plan.program == "train" else "activations"
-    lines.append(_line("temporaries", size(lies.temporaries), what))
+    lines.append(_line("temporaries", size(lies.temporaries), temporaries))
     lines.append(_line("results", size(lies.results), "that take no argument's place"))
     code = "not known without --full" if lies.code is None else size(lies.code)
     lines.append(_line("program code", code))
@@ -96,6 +101,10 @@ def _work_lines(plan: Plan) -> list[str]:
 
 def _line(name: str, value: str, remark: str = "") -> str:
     return f"  {name:<{NAME}}{value:>{NUMBER}}  {remark}".rstrip()
+
+
+def _of(limit: float) -> str:
+    return f" of {size(limit)}" if math.isfinite(limit) else ""
 
 
 def _speed(plan: Plan) -> str:

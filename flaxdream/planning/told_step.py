@@ -1,0 +1,51 @@
+"""A training step that says what memory it takes, when it is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from flaxdream.planning.held_bytes import bytes_by_path
+from flaxdream.planning.memory import Memory, kind_of
+from flaxdream.planning.table import memory_lines, size
+
+
+class ToldStep:
+    """Runs a jitted step (state, frozen, batch). Each shape of batch is compiled once, when it first comes.
+
+    After the first compile `say` gets the table of a device's memory: the arrays that lie there, and what the
+    compiler adds for temporaries and code.
+    """
+
+    def __init__(self, step: Any, say: Callable[[str], Any]):
+        self._step, self._say = step, say
+        self._compiled: dict[Any, Any] = {}
+
+    def __call__(self, state: Any, frozen: Any, batch: Any) -> Any:
+        shapes = tuple(sorted((name, rows.shape, str(rows.dtype)) for name, rows in batch.items()))
+        if shapes not in self._compiled:
+            compiled = self._step.lower(state, frozen, batch).compile()
+            if not self._compiled:
+                self._say(_table(compiled, {"state": state, "frozen": frozen, "batch": batch}))
+            self._compiled[shapes] = compiled
+        return self._compiled[shapes](state, frozen, batch)
+
+
+def step_memory(compiled: Any, arguments: dict[str, Any]) -> Memory:
+    """A device's memory while the compiled step runs on these arrays."""
+    kinds: dict[str, int] = {}
+    for path, count in bytes_by_path(arguments).items():
+        kinds[kind_of(path)] = kinds.get(kind_of(path), 0) + count
+    stats = compiled.memory_analysis()
+    results = max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes)
+    host = stats.host_argument_size_in_bytes
+    return Memory(kinds, 0, results, stats.temp_size_in_bytes, stats.generated_code_size_in_bytes, host)
+
+
+def _table(compiled: Any, arguments: dict[str, Any]) -> str:
+    lies = step_memory(compiled, arguments)
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    of = f" of {size(limit)}" if limit else ""
+    return "\n".join([f"memory of a device: {size(lies.total)}{of}", *memory_lines(lies, "gradients, activations")])
