@@ -41,6 +41,7 @@ def test_a_dreambooth_recipe_is_ready_to_run_and_repeats_no_default(machine):
 
 MADE_BY = {
     "builtin-vae": ("vae", VaeConfig, vae_problems, vae_notes),
+    "builtin-decoder": ("vae", VaeConfig, vae_problems, vae_notes),
     "builtin-model": ("text_to_image", TextToImageConfig, text_to_image_problems, text_to_image_notes),
 }
 

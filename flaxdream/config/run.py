@@ -18,7 +18,7 @@ class RunConfig:
 
     # model
     pretrained_model_name_or_path: str = ""
-    """A model folder in the diffusers layout, or the id of one on the Hugging Face Hub."""
+    """A model folder in the diffusers layout, the id of one on the Hugging Face Hub, or builtin, a small one."""
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
     variant: str | None = None
