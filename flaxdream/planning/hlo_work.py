@@ -30,7 +30,7 @@ class Operation:
     times: float
     ahead: bool = False
     kernel_flops: float = 0.0
-    """The part of `flops` that is inside Pallas kernels, which the compiler does not count."""
+    """The part of `flops` that is inside kernels, which the compiler does not look into."""
 
 
 def operations(module: Module) -> Iterator[Operation]:

@@ -13,7 +13,7 @@ from flaxdream.planning.topologies import Chip
 COMPUTE, MEMORY, LINKS = 0.9, 0.85, 0.5  # shares of the published figures that programs reach
 SOURCE = (
     "roofline over the compiled program: each instruction takes the longer of its products at 90 % of the peak and its "
-    "bytes at 85 % of the memory's bandwidth, Pallas kernels' products included. Take it as +-20 %: it knows no tiling "
+    "bytes at 85 % of the memory's bandwidth, attention kernels' products included. Take it as +-20 %: it knows no tiling "
     "of convolutions and no waiting between instructions, and transfers between devices are not in it."
 )
 
@@ -23,7 +23,7 @@ class Estimate:
     """A step on one device. `seconds` is without transfers between devices; NaN for a chip that is not known."""
 
     flops: float
-    kernel_flops: float  # of these, inside Pallas kernels
+    kernel_flops: float  # of these, inside kernels
     bytes: float
     seconds: float
     link_seconds: float  # of all transfers, if none overlapped with computation

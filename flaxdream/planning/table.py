@@ -80,7 +80,7 @@ def _work_lines(plan: Plan) -> list[str]:
     cost = plan.estimate
     if cost is None:
         return []
-    kernels = f"{_count(cost.kernel_flops)} of them in Pallas kernels" if cost.kernel_flops else ""
+    kernels = f"{_count(cost.kernel_flops)} of them in kernels" if cost.kernel_flops else ""
     lines = [
         _line("operations", f"{_count(cost.flops)}FLOP", kernels or "matrix products and convolutions, a device"),
         _line("memory traffic", f"{cost.bytes / 1e9:.1f} GB", "a device"),

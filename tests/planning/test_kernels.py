@@ -36,3 +36,11 @@ def test_attention_kernels_count_their_products_and_others_what_they_declare(nam
 def test_other_custom_calls_are_no_kernels():
     (call,) = operations(parse(CALL.format(target="AsyncCollectiveStart", name="flash_attention")))
     assert call.flops == 0
+
+
+@pytest.mark.parametrize(("target", "products"), [("__cudnn$fmhaSoftmax", 2), ("__cudnn$fmhaSoftmaxBackward", 5)])
+def test_cudnns_attention_counts_the_products_of_its_scores(target, products):
+    text = CALL.format(target=target, name="attention")
+    shape = '"intermediate_tensor_shape":{"element_type":"BF16","dimensions":["2","8","1024","512"],"tuple_shapes":[]}'
+    (call,) = operations(parse(text.replace('"custom_call_config":{', shape + ',"custom_call_config":{')))
+    assert call.flops == products * PRODUCT

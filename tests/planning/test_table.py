@@ -30,7 +30,7 @@ def test_the_table_names_memory_by_kind_work_transfers_and_time():
         "train on v5e-8: 8 x TPU v5e, 16 pictures a step",
         "12.00 GiB of 15.75 GiB a device",
         "optimizer                             6.00 GiB",
-        "operations                           5 TFLOP  1 T of them in Pallas kernels",
+        "operations                           5 TFLOP  1 T of them in kernels",
         "all-reduce                            2.98 GiB  in 686",
         "estimated step                           50 ms  320 pictures/s, 50% of the peak",
         "program code",
