@@ -2,7 +2,7 @@
 
 TPUs and GPUs get XLA's convolution and its gradients. On CPUs those gradients take 1.0 to 2.6 times as long as
 PyTorch's, so float32 convolutions have other forms there. CPU time for shapes of SD 1.5, PyTorch = 1 (one core,
-jax 0.10.2, XLA's options as `models.cpu` sets them):
+jax 0.10.2, without XLA's YNNPACK fusions):
 
     pixels  channels     forward: XLA  Winograd   dx: XLA  Winograd  taps   dw: XLA  Winograd  columns
       4096   320 > 320           1.06      0.67      0.97      0.61   2.9      1.62      0.74     1.62
@@ -27,6 +27,7 @@ from flaxdream.models.products import linear
 
 Pair = tuple[int, int]
 Sides = tuple[Pair, Pair]
+Form = Callable[..., Array]
 
 FEWEST_PIXELS = 512  # below, transforming the kernel costs more than Winograd's products save
 MOST_PIXELS = 2**16  # above, its intermediate arrays (four times the picture, twice) take too much memory
@@ -57,17 +58,10 @@ def _plain(x_bhwc: Array, kernel_hwio: Array, strides: Pair, padding: Sides) -> 
     return lax.conv_general_dilated(x_bhwc, kernel_hwio, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _uses_winograd(x_bhwc: Array, kernel_hwio: Array) -> bool:
-    pixels = x_bhwc.size // x_bhwc.shape[-1]
-    return FEWEST_PIXELS <= pixels <= MOST_PIXELS and min(kernel_hwio.shape[2:]) >= FEWEST_CHANNELS
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _three_by_three(x_bhwc: Array, kernel_hwio: Array, padding: Sides) -> Array:
-    plain = partial(_plain, strides=(1, 1), padding=padding)
-    if not (_is_float32(x_bhwc, kernel_hwio) and _uses_winograd(x_bhwc, kernel_hwio)):
-        return plain(x_bhwc, kernel_hwio)
-    return lax.platform_dependent(x_bhwc, kernel_hwio, cpu=partial(winograd.convolve, padding=padding), default=plain)
+    on_cpus, _, _ = _forms_on_cpus(x_bhwc, kernel_hwio)
+    return _by_platform(on_cpus, partial(_plain, strides=(1, 1)), x_bhwc, kernel_hwio, padding)
 
 
 def _forward(x_bhwc: Array, kernel_hwio: Array, padding: Sides) -> tuple[Array, tuple[Array, Array]]:
@@ -76,41 +70,43 @@ def _forward(x_bhwc: Array, kernel_hwio: Array, padding: Sides) -> tuple[Array, 
 
 def _backward(padding: Sides, kept: tuple[Array, Array], dy_bhwo: Array) -> tuple[Array, Array]:
     x_bhwc, kernel_hwio = kept
-    plain = partial(_plain, strides=(1, 1), padding=padding)
+    _, dx_on_cpus, dw_on_cpus = _forms_on_cpus(x_bhwc, kernel_hwio)
 
-    def dx_plain(kernel_hwio: Array, dy_bhwo: Array) -> Array:
-        return jax.linear_transpose(lambda x: plain(x, kernel_hwio), x_bhwc)(dy_bhwo)[0]
+    def dx(kernel_hwio: Array, dy_bhwo: Array, padding: Sides) -> Array:
+        return jax.linear_transpose(lambda x: _plain(x, kernel_hwio, (1, 1), padding), x_bhwc)(dy_bhwo)[0]
 
-    def dw_plain(x_bhwc: Array, dy_bhwo: Array) -> Array:
-        return jax.linear_transpose(lambda kernel: plain(x_bhwc, kernel), kernel_hwio)(dy_bhwo)[0]
+    def dw(x_bhwc: Array, dy_bhwo: Array, padding: Sides) -> Array:
+        return jax.linear_transpose(lambda kernel: _plain(x_bhwc, kernel, (1, 1), padding), kernel_hwio)(dy_bhwo)[0]
 
-    if not _is_float32(x_bhwc, kernel_hwio):
-        return dx_plain(kernel_hwio, dy_bhwo), dw_plain(x_bhwc, dy_bhwo)
-    dx_cpu, dw_cpu = _forms_of_gradients(x_bhwc, kernel_hwio)
-    dx, dw = dx_plain(kernel_hwio, dy_bhwo), dw_plain(x_bhwc, dy_bhwo)
-    if dx_cpu:
-        dx = lax.platform_dependent(kernel_hwio, dy_bhwo, cpu=partial(dx_cpu, padding=padding), default=dx_plain)
-    if dw_cpu:
-        dw = lax.platform_dependent(x_bhwc, dy_bhwo, cpu=partial(dw_cpu, padding=padding), default=dw_plain)
-    return dx, dw
+    return (
+        _by_platform(dx_on_cpus, dx, kernel_hwio, dy_bhwo, padding),
+        _by_platform(dw_on_cpus, dw, x_bhwc, dy_bhwo, padding),
+    )
 
 
 _three_by_three.defvjp(_forward, _backward)
 
 
-def _is_float32(*arrays: Array) -> bool:
-    return all(a.dtype == jnp.float32 for a in arrays)
+def _by_platform(on_cpus: Form | None, elsewhere: Form, one: Array, other: Array, padding: Sides) -> Array:
+    elsewhere = partial(elsewhere, padding=padding)
+    if on_cpus is None:
+        return elsewhere(one, other)
+    return lax.platform_dependent(one, other, cpu=partial(on_cpus, padding=padding), default=elsewhere)
 
 
-def _forms_of_gradients(x_bhwc: Array, kernel_hwio: Array) -> tuple[Callable | None, Callable | None]:
-    """The functions for dx and dw on a CPU; None is XLA's own."""
+def _forms_on_cpus(x_bhwc: Array, kernel_hwio: Array) -> tuple[Form | None, Form | None, Form | None]:
+    """The functions for the result, dx and dw on a CPU; None is XLA's own."""
+    if not x_bhwc.dtype == kernel_hwio.dtype == jnp.float32:
+        return None, None, None
     narrow, pixels = min(kernel_hwio.shape[2:]), x_bhwc.size // x_bhwc.shape[-1]
     if narrow <= 16:  # a network's first and last convolution
-        return None, _dw_by_columns
-    if _uses_winograd(x_bhwc, kernel_hwio):
-        many_pictures = narrow < 128 and x_bhwc.shape[0] >= 8
-        return winograd.input_gradient, None if many_pictures else winograd.kernel_gradient
-    return (_dx_by_taps, _dw_by_columns) if pixels < FEWEST_PIXELS else (None, None)
+        return None, None, _dw_by_columns
+    if pixels < FEWEST_PIXELS:
+        return None, _dx_by_taps, _dw_by_columns
+    if pixels > MOST_PIXELS or narrow < FEWEST_CHANNELS:
+        return None, None, None
+    many_pictures = narrow < 128 and x_bhwc.shape[0] >= 8
+    return winograd.convolve, winograd.input_gradient, None if many_pictures else winograd.kernel_gradient
 
 
 def _dx_by_taps(kernel_hwio: Array, dy_bhwo: Array, padding: Sides) -> Array:

@@ -62,7 +62,11 @@ def _flat(x_bhwc: Array) -> Array:
 
 def _group_mean(x_bc: Array, groups: int) -> Array:
     """Each channel's value replaced by the mean over its group."""
-    size = x_bc.shape[1] // groups
+    size, rest = divmod(x_bc.shape[1], groups)
+    if rest:
+        raise ValueError(
+            f"{x_bc.shape[1]} channels cannot be cut into {groups} groups: give a divisor of the channels."
+        )
 
     def by_repetition(x_bc: Array) -> Array:
         return jnp.repeat(x_bc.reshape(-1, groups, size).mean(-1), size, axis=1)
