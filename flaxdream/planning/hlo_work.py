@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ _NO_WORK = frozenset({
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
     "while", "conditional", "call", "opt-barrier", "add-dependency", "get-dimension-size", "custom-call-done", "domain",
 })  # fmt: skip
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _SLICES = ("dynamic-slice", "slice", "gather")
 _VIEWS = ("bitcast", "reshape", "get-tuple-element")
 
@@ -29,6 +31,7 @@ class Operation:
     bytes: float
     times: float
     ahead: bool = False
+    cycles: float = 0.0  # by the compiler's schedule, which it writes with the code; none for kernels
     kernel_flops: float = 0.0
     """The part of `flops` that is inside kernels, which the compiler does not look into."""
 
@@ -44,8 +47,11 @@ def operations(module: Module) -> Iterator[Operation]:
             kernel = kernels.flops(one, here)
             flops = _flops(module, one, here) + kernel
             moved = _moved(module, one, here)
-            if flops or moved:
-                yield Operation(one.name, flops, moved, times, one.opcode in ("copy-start", "slice-start"), kernel)
+            cycles = _CYCLES.search(one.rest)
+            scheduled = float(cycles.group(1)) if cycles else 0.0
+            ahead = one.opcode in ("copy-start", "slice-start")
+            if flops or moved or scheduled:
+                yield Operation(one.name, flops, moved, times, ahead, scheduled, kernel)
 
 
 def _kind(one: Instruction) -> str:

@@ -48,13 +48,14 @@ def from_dict(values: dict[str, Any]) -> Plan:
     given = {name: value for name, value in values.items() if name != "images_per_second"}
     given["memory"] = None if given["memory"] is None else Memory(**given["memory"])
     numbers = given["estimate"]
-    given["estimate"] = None if numbers is None else Estimate(**{k: _number(v) for k, v in numbers.items()})
+    given["estimate"] = None if numbers is None else _estimate(numbers)
     given["collectives"] = {kind: tuple(pair) for kind, pair in given["collectives"].items() if kind in KINDS}
     return Plan(**given)
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _estimate(numbers: dict[str, float | None]) -> Estimate:
+    known: dict[str, Any] = {name: float("nan") if value is None else value for name, value in numbers.items()}
+    return Estimate(**known | {"scheduled_seconds": numbers["scheduled_seconds"]})
 
 
 def _key(request: Request) -> str:

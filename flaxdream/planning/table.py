@@ -90,6 +90,8 @@ def _work_lines(plan: Plan) -> list[str]:
     if math.isfinite(cost.seconds):
         share = f"{cost.peak_share:.0%} of the peak"
         lines.append(_line("estimated step", _time(cost.seconds), f"{plan.images_per_second:.3g} pictures/s, {share}"))
+        if cost.scheduled_seconds is not None:
+            lines.append(_line("  the compiler's schedule", _time(cost.scheduled_seconds), "for ranking"))
         if plan.collectives:
             lines.append(_line("  transfers beside it", _time(cost.link_seconds), "if nothing hides them"))
     else:

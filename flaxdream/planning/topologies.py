@@ -7,6 +7,7 @@ memory is what its compiler gives to programs.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ class Chip:
     memory: float  # bytes
     links: float  # bytes/s that it sends to its neighbours, all links together
     float32_share: float = 1.0  # of the peak for float32 products as JAX runs them by default
+    clock: float | None = None  # Hz, of TPUs: the compiler schedules in cycles
 
     def peak_of(self, mixed_precision: str) -> float:
         """FLOP/s of products computed as --mixed_precision says."""
@@ -46,12 +48,12 @@ class Topology:
 
 CHIPS = {
     # peak, memory bandwidth, memory, links
-    "v2": Chip("TPU v2 core", 22.5e12, 350 * GB, 7.48 * GIB, 31 * GB),
-    "v3": Chip("TPU v3 core", 61.5e12, 450 * GB, 15.48 * GIB, 41 * GB),
-    "v4": Chip("TPU v4", 275e12, 1228 * GB, 30.75 * GIB, 300 * GB),
-    "v5e": Chip("TPU v5e", 197e12, 819 * GB, 15.75 * GIB, 200 * GB),
-    "v5p": Chip("TPU v5p", 459e12, 2765 * GB, 95.74 * GIB, 600 * GB),
-    "v6e": Chip("TPU v6e", 918e12, 1640 * GB, 31.25 * GIB, 448 * GB),
+    "v2": Chip("TPU v2 core", 22.5e12, 350 * GB, 7.48 * GIB, 31 * GB, clock=0.70e9),
+    "v3": Chip("TPU v3 core", 61.5e12, 450 * GB, 15.48 * GIB, 41 * GB, clock=0.94e9),
+    "v4": Chip("TPU v4", 275e12, 1228 * GB, 30.75 * GIB, 300 * GB, clock=1.05e9),
+    "v5e": Chip("TPU v5e", 197e12, 819 * GB, 15.75 * GIB, 200 * GB, clock=1.50e9),
+    "v5p": Chip("TPU v5p", 459e12, 2765 * GB, 95.74 * GIB, 600 * GB, clock=1.75e9),
+    "v6e": Chip("TPU v6e", 918e12, 1640 * GB, 31.25 * GIB, 448 * GB, clock=1.75e9),
 }
 # NVIDIA cards by a part of their device kind; the first that fits counts. Float32 products run as TF32, at half the
 # rate, where there is TF32.
@@ -118,4 +120,4 @@ def attached(platform: str, device_kind: str, count: int, memory: float | None) 
 
 
 def _with_memory(chip: Chip, memory: float) -> Chip:
-    return Chip(chip.name, chip.peak, chip.bandwidth, memory, chip.links, chip.float32_share)
+    return dataclasses.replace(chip, memory=memory)

@@ -39,6 +39,11 @@ def test_what_lies_on_the_chip_costs_the_memory_nothing():
     assert by_name(on_chip)["y"].bytes == ROW + WEIGHT
 
 
+def test_the_compilers_cycles_are_read_where_it_wrote_them():
+    scheduled = LOOP.replace("calls=%product", 'calls=%product, backend_config={"estimated_cycles":"5206"}')
+    assert (by_name(scheduled)["y"].cycles, by_name(LOOP)["y"].cycles) == (5206, 0)
+
+
 def test_collectives_and_loops_are_no_operations():
     assert {"sent", "loop", "begin"}.isdisjoint(by_name(LOOP))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -37,6 +38,13 @@ def test_float32_products_run_at_the_chips_share_of_the_peak():
 def test_transfers_stand_beside_the_step():
     found = estimate([], [Collective("all-reduce", 64.0, 2, 1.0)], CHIP, "bf16")
     assert (found.seconds, found.link_seconds) == (0, 64 / (LINKS * 4))
+
+
+def test_scheduled_cycles_become_seconds_where_the_clock_is_known():
+    work = [Operation("a", 1.0, 1.0, 2.0, cycles=500.0)]
+    assert estimate(work, [], dataclasses.replace(CHIP, clock=1000.0), "bf16").scheduled_seconds == 1
+    assert estimate(work, [], CHIP, "bf16").scheduled_seconds is None
+    assert estimate([Operation("a", 1.0, 1.0, 2.0)], [], CHIPS["v5e"], "bf16").scheduled_seconds is None
 
 
 def test_a_chip_that_is_in_no_table_gets_no_time():

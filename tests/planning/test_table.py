@@ -19,9 +19,9 @@ GIB = 2**30
 PLAN = Plan(
     "train", "v5e-8", "TPU v5e", 8, 16, True, 12.0 * GIB, 15.75 * GIB,
     Memory({"parameters": 3 * GIB, "optimizer": 6 * GIB}, 100, 10, 3 * GIB, None, 0),
-    Estimate(5e12, 1e12, 3e10, 0.05, 0.01, 0.5), {"all-reduce": (686.0, 3.2e9)}, None, 20.0, 60.0, False,
+    Estimate(5e12, 1e12, 3e10, 0.05, 0.01, 0.5, 0.08), {"all-reduce": (686.0, 3.2e9)}, None, 20.0, 60.0, False,
 )  # fmt: skip
-NO_TIME = Estimate(5e12, 0.0, 3e10, math.nan, math.nan, math.nan)
+NO_TIME = Estimate(5e12, 0.0, 3e10, math.nan, math.nan, math.nan, None)
 
 
 def test_the_table_names_memory_by_kind_work_transfers_and_time():
@@ -33,6 +33,7 @@ def test_the_table_names_memory_by_kind_work_transfers_and_time():
         "operations                           5 TFLOP  1 T of them in kernels",
         "all-reduce                            2.98 GiB  in 686",
         "estimated step                           50 ms  320 pictures/s, 50% of the peak",
+        "the compiler's schedule                80 ms  for ranking",
         "program code",
     ):
         assert line in text, text
@@ -59,7 +60,12 @@ def test_attempts_are_lines_with_their_flags():
 
 
 def test_json_holds_the_plan_and_gives_it_back():
-    for plan in (PLAN, dataclasses.replace(PLAN, memory=None, estimate=None)):
+    unscheduled = dataclasses.replace(PLAN.estimate, scheduled_seconds=None)
+    for plan in (
+        PLAN,
+        dataclasses.replace(PLAN, memory=None, estimate=None),
+        dataclasses.replace(PLAN, estimate=unscheduled),
+    ):
         assert from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
     unknown = dataclasses.replace(PLAN, estimate=NO_TIME).as_dict()
     assert unknown["estimate"]["seconds"] is None and unknown["images_per_second"] is None
