@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flaxdream.data.decoding import AVAILABLE, Decoders
 from flaxdream.data.images import BrokenPicture, Crop, crop, read_to_cover, resized_size, to_model_range
 from flaxdream.data.rows import Row, RowSource
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import UInt8
 
 Batch = dict[str, np.ndarray]
+Read = Callable[[Path, tuple[int, int], str, bytes | None], tuple[np.ndarray, tuple[int, int]]]
 GREY = 128  # pixels of a broken picture, whose row weighs nothing
 
 
@@ -39,9 +41,9 @@ class LoaderSettings:
     skip_broken: bool = False
     """A picture that cannot be read gives a row of weight 0, not an error."""
     num_workers: int = 0
-    """Threads that decode; 0 decodes when the batch is asked for."""
+    """Processes that decode and resize; 0 decodes here, when the batch is asked for."""
     prefetch: int = 2
-    """Batches made ahead by the threads."""
+    """Batches made ahead by the workers."""
     cache_bytes: int = 2**30
     """Memory for resized, uncropped pictures; those that find no room are decoded each time."""
 
@@ -81,50 +83,44 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """The process's rows of one step; BrokenPicture if one cannot be read."""
-        return self._collect(self._start(step, None))
+        rows = self.source.rows(step, self.local_rows)
+        batch = self._empty(rows)
+        for place, row in enumerate(rows):
+            self._fill(read_to_cover, batch, place, row)
+        return batch
 
     def batches(self, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """The batches of steps start, start + 1, ... up to stop, without end if it is None."""
         steps = itertools.count(start) if stop is None else range(start, stop)
-        if not self.settings.num_workers:
+        count = self.settings.num_workers
+        if not count:
             yield from map(self.batch, steps)
             return
-        pool = ThreadPoolExecutor(self.settings.num_workers, thread_name_prefix="flaxdream-loader")
         waiting: deque[tuple[Batch, list[Future]]] = deque()
-        try:
-            for step in steps:
-                waiting.append(self._start(step, pool))
-                if len(waiting) > self.settings.prefetch:
-                    yield self._collect(waiting.popleft())
-            while waiting:
-                yield self._collect(waiting.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
+        with Decoders(count if AVAILABLE else 0) as decoders:  # and a thread for each: it asks, waits and cuts
+            pool = ThreadPoolExecutor(count, thread_name_prefix="flaxdream-loader")
+            read = decoders.read_to_cover if AVAILABLE else read_to_cover
+            try:
+                for step in steps:
+                    rows = self.source.rows(step, self.local_rows)
+                    batch = self._empty(rows)
+                    futures = [pool.submit(self._fill, read, batch, place, row) for place, row in enumerate(rows)]
+                    waiting.append((batch, futures))
+                    if len(waiting) > self.settings.prefetch:
+                        yield _done(*waiting.popleft())
+                while waiting:
+                    yield _done(*waiting.popleft())
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def picture(self, index: int, flip: bool = False) -> Crop:
         """The picture as every step sees it if nothing `augments`; the crop is the middle one."""
-        resized, size = self._resized(index)
+        resized, size = self._resized(read_to_cover, index)
         return crop(resized, self.resolution(index), size, center_crop=True, flip=flip)
 
     def resolution(self, index: int) -> tuple[int, int]:
         """Height and width to which the picture is cut."""
         return self.source.resolution(index) or self.settings.resolution
-
-    def _start(self, step: int, pool: ThreadPoolExecutor | None) -> tuple[Batch, list[Future]]:
-        """The batch with its pixels still to come, and what is to be waited for; without a pool all is done."""
-        mine = self.source.rows(step, self.local_rows)
-        batch = self._empty(mine)
-        if pool is not None:
-            return batch, [pool.submit(self._fill, batch, place, row) for place, row in enumerate(mine)]
-        for place, row in enumerate(mine):
-            self._fill(batch, place, row)
-        return batch, []
-
-    def _collect(self, started: tuple[Batch, list[Future]]) -> Batch:
-        batch, futures = started
-        for future in futures:
-            future.result()
-        return batch
 
     def _empty(self, rows: Sequence[Row]) -> Batch:
         shape = (len(rows), *self.resolution(rows[0].index), 3)
@@ -141,11 +137,11 @@ class Loader:
             "original_size": np.zeros((len(rows), 2), np.int32),
         }
 
-    def _fill(self, batch: Batch, place: int, row: Row) -> None:
+    def _fill(self, read: Read, batch: Batch, place: int, row: Row) -> None:
         """Writes one row's pixels into the batch."""
         settings, resolution = self.settings, batch["pixels"].shape[1:3]
         try:
-            resized, size = self._resized(row.index)
+            resized, size = self._resized(read, row.index)
         except BrokenPicture as problem:
             if not settings.skip_broken:
                 raise
@@ -159,12 +155,12 @@ class Loader:
         batch["top_left"][place] = cut.top_left
         batch["original_size"][place] = cut.original_size
 
-    def _resized(self, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[int, int]]:
+    def _resized(self, read: Read, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[int, int]]:
         """The picture at the size from which crops are cut, and its own size."""
         if (known := self._cache.get(index)) is not None:
             return known
         path, data = self.source.stored(index)
-        resized, size = read_to_cover(path, self.resolution(index), self.settings.interpolation, data)
+        resized, size = read(path, self.resolution(index), self.settings.interpolation, data)
         self._cache.put(index, resized, size)
         return resized, size
 
@@ -176,6 +172,12 @@ class Loader:
             if self.settings.skip_broken:
                 return False
             raise
+
+
+def _done(batch: Batch, futures: list[Future]) -> Batch:
+    for future in futures:
+        future.result()
+    return batch
 
 
 class _Cache:
