@@ -47,8 +47,11 @@ class FlaxStableDiffusionPipeline:
         scheduler: Mapping[str, Any],
         source: Path,
         variant: str | None = None,
+        replaced: Mapping[str, Path] | None = None,
     ):
+        """`source` is the model's folder, `replaced` those of components that are not its own."""
         self.networks, self.tokenizer, self.source, self.variant = networks, tokenizer, source, variant
+        self.replaced = dict(replaced or {})
         self.scheduler = _as_diffusers_samples(scheduler)
         self.vae_scale_factor = networks.downscale
         self.mesh = placement.local_mesh()
@@ -90,14 +93,14 @@ class FlaxStableDiffusionPipeline:
             "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only,
             "components": model_dir.NEEDED,
         }  # fmt: skip
-        model, tokenizer, variant = _opened(pretrained_model_name_or_path, revision, variant, source)
+        model, variant = _opened(pretrained_model_name_or_path, revision, variant, source)
         networks = _networks(model.configs, attention, dtype=dtype, param_dtype=param_dtype or dtype)
         own = model.configs["scheduler"]
         if isinstance(scheduler, str):
             own = scheduler_config(own, scheduler)
         elif scheduler is not None:
             own = dict(scheduler)
-        pipeline = cls(networks, read_tokenizer(tokenizer), own, model.path, variant)
+        pipeline = cls(networks, read_tokenizer(model.folder_of("tokenizer")), own, model.path, variant, model.replaced)
         params = {
             name: model.read_params(name, getattr(networks, name).shapes, variant=variant, sharding=sharding)
             for name in COMPONENTS
@@ -113,7 +116,12 @@ class FlaxStableDiffusionPipeline:
         own = _as_diffusers_samples(model_dir.read_model_dir(self.source).configs["scheduler"])
         configs = {} if self.scheduler == own else {"scheduler": self.scheduler}
         model_dir.write_model_dir(
-            save_directory, params=trees, source=self.source, configs=configs, variant=self.variant
+            save_directory,
+            params=trees,
+            source=self.source,
+            replaced=self.replaced,
+            configs=configs,
+            variant=self.variant,
         )
 
     def prepare_inputs(self, prompt: str | Sequence[str]) -> Int[np.ndarray, "b s"]:
@@ -330,14 +338,14 @@ class FlaxStableDiffusionPipeline:
 
 def _opened(
     source: str | Path, revision: str | None, variant: str | None, where: dict[str, Any]
-) -> tuple[model_dir.ModelDir, str | Path, str | None]:
-    """The model, the folder of its tokenizer and which weight files are read, from a folder, an id or a checkpoint."""
+) -> tuple[model_dir.ModelDir, str | None]:
+    """The model of a folder, an id or a checkpoint, and which weight files are read."""
     saved = checkpoint_model.find_checkpoint(source)
     if saved is None:
         folder = hub.model_folder(source, revision=revision, variant=variant, **where)
-        return model_dir.read_model_dir(folder), folder / "tokenizer", variant
+        return model_dir.read_model_dir(folder), variant
     model = checkpoint_model.checkpoint_model(saved, **where)
-    return model, model.tokenizer_folder, variant or saved.extra["config"].get("variant")
+    return model, variant or saved.extra["config"].get("variant")
 
 
 def _as_diffusers_samples(scheduler: Mapping[str, Any]) -> dict[str, Any]:

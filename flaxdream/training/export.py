@@ -55,6 +55,8 @@ def export_checkpoint(config: ExportConfig) -> Exported:
         target,
         params=_params(model, saved, config.weights_dtype),
         source=model.path,
+        replaced=model.replaced,
+        configs=model.changed_configs,
         dtype=config.weights_dtype,
         variant=saved.extra["config"].get("variant"),
         extra=mark,

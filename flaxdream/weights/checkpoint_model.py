@@ -47,9 +47,9 @@ class CheckpointModel(ModelDir):
         return tuple(sorted({name.split(".")[1] for name in self.saved.arrays if name.startswith("params.")}))
 
     @property
-    def tokenizer_folder(self) -> str | Path:
-        """That of the starting model, or the one that the run was given."""
-        return self.saved.extra["config"].get("tokenizer_name") or self.path / "tokenizer"
+    def changed_configs(self) -> dict[str, dict[str, Any]]:
+        """The configs that the run would write otherwise than the starting model has them."""
+        return {"scheduler": self.configs["scheduler"]} if self.saved.extra["config"].get("prediction_type") else {}
 
     @property
     def has_ema(self) -> bool:
@@ -163,8 +163,21 @@ def checkpoint_model(
     """
     where = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only, "components": components}
     folder = _starting_folder(saved, starting_model, where)
-    model = read_model_dir(folder, needed)
-    return CheckpointModel(model.path, model.index, model.configs, model.needed, saved, use_ema)
+    config: Mapping[str, Any] = saved.extra["config"]
+    given = {"vae": config.get("pretrained_vae_name_or_path"), "tokenizer": config.get("tokenizer_name")}
+    places: dict[str, Any] = {
+        "token": token,
+        "cache_dir": cache_dir or config.get("cache_dir"),
+        "local_files_only": local_files_only,
+    }
+    replaced = {
+        name: hub.component_folder(source, name, **places) for name, source in given.items() if source is not None
+    }
+    model = read_model_dir(folder, needed, replaced)
+    configs = dict(model.configs)
+    if prediction_type := config.get("prediction_type"):
+        configs["scheduler"] = configs["scheduler"] | {"prediction_type": prediction_type}
+    return CheckpointModel(model.path, model.index, configs, model.needed, replaced, saved, use_ema)
 
 
 def _starting_folder(saved: SavedCheckpoint, given: str | None, where: dict[str, Any]) -> Path:

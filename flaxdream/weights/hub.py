@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +42,74 @@ def model_folder(
         return folder
     if str(model) == "builtin":
         return BUILTIN
-    if not _ID.fullmatch(str(model)):
+    where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
+
+    def choose(present: Collection[str]) -> list[str]:
+        import huggingface_hub as hub
+
+        if INDEX not in present:
+            raise ValueError(f"{model} on the Hub is not a diffusers model: it has no {INDEX}.")
+        index = hub.hf_hub_download(str(model), INDEX, token=token, **where)
+        return files_to_fetch(present, json.loads(Path(index).read_text(encoding="utf-8")), variant, components)
+
+    return _found(str(model), where, token, local_files_only, choose, (INDEX,))
+
+
+def component_folder(
+    source: str | Path,
+    component: str,
+    *,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder of one component, a VAE or a tokenizer, that takes the place of a model's own.
+
+    `source` is that folder, a model that has such a component, or the Hub id of either. Raises ValueError as
+    `model_folder` does.
+    """
+    folder = BUILTIN if str(source) == "builtin" else Path(source).expanduser()
+    if str(source) and folder.is_dir():
+        return folder / component if (folder / component).is_dir() else folder
+    if folder.is_file():
+        raise ValueError(f"{source} is a file; expected the folder of a {component} with its config, or a Hub id.")
+
+    def choose(present: Collection[str]) -> list[str]:
+        inside = [name for name in present if name.startswith(f"{component}/")] if INDEX in present else []
+        by_name = {name.rsplit("/", 1)[-1]: name for name in inside or present if inside or "/" not in name}
+        weights = _weights(list(by_name), None)
+        kept = weights.all if weights is not None else ()
+        return [path for name, path in by_name.items() if name in kept or not files.is_weight_file(name)]
+
+    config = "tokenizer_config.json" if component.startswith("tokenizer") else "config.json"
+    where: dict[str, Any] = {"revision": None, "cache_dir": cache_dir}
+    found = _found(str(source), where, token, local_files_only, choose, (f"{component}/{config}", config))
+    return found / component if (found / component).is_dir() else found
+
+
+def _found(
+    model: str,
+    where: dict[str, Any],
+    token: str | bool | None,
+    local_files_only: bool,
+    choose: Callable[[Collection[str]], list[str]],
+    expected: Sequence[str],
+) -> Path:
+    """The repository's folder in the cache, with the files that `choose` takes of all its files.
+
+    Where nothing can be downloaded, the model is taken to be in the cache if one of the files `expected` is.
+    """
+    if not _ID.fullmatch(model):
         raise ValueError(
-            f"{str(model)!r} is neither a folder that exists nor a Hub id. "
+            f"{model!r} is neither a folder that exists nor a Hub id. "
             "Expected a path, or an id such as stable-diffusion-v1-5/stable-diffusion-v1-5."
         )
     from huggingface_hub import constants
 
-    where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
     if local_files_only or constants.HF_HUB_OFFLINE:
         why = "local_files_only is set" if local_files_only else "HF_HUB_OFFLINE is set"
-        return _cached(str(model), where, why)
-    return _fetched(str(model), where | {"token": token}, variant, components)
+        return _cached(model, where, why, expected)
+    return _fetched(model, where, token, choose, expected)
 
 
 def files_to_fetch(
@@ -102,18 +158,20 @@ def _unreadable(name: str, entries: list[str]) -> str:
     return f"the model's {name} has no weights that can be read. There is: {weights}. {what}"
 
 
-def _fetched(model: str, where: dict[str, Any], variant: str | None, components: Collection[str] | None) -> Path:
+def _fetched(
+    model: str,
+    where: dict[str, Any],
+    token: str | bool | None,
+    choose: Callable[[Collection[str]], list[str]],
+    expected: Sequence[str],
+) -> Path:
     import huggingface_hub as hub
     from huggingface_hub import errors
 
     try:
-        info = hub.HfApi(token=where["token"]).model_info(model, revision=where["revision"])
-        present = [entry.rfilename for entry in info.siblings or ()]
-        if INDEX not in present:
-            raise ValueError(f"{model} on the Hub is not a diffusers model: it has no {INDEX}.")
-        index = json.loads(Path(hub.hf_hub_download(model, INDEX, **where)).read_text(encoding="utf-8"))
-        wanted = files_to_fetch(present, index, variant, components)
-        return Path(hub.snapshot_download(model, allow_patterns=wanted, **where))
+        info = hub.HfApi(token=token).model_info(model, revision=where["revision"])
+        wanted = choose([entry.rfilename for entry in info.siblings or ()])
+        return Path(hub.snapshot_download(model, allow_patterns=wanted, token=token, **where))
     except errors.GatedRepoError:
         raise ValueError(
             f"{model} is gated: accept its licence on its page on the Hub, then pass `token` or run `hf auth login`."
@@ -130,8 +188,7 @@ def _fetched(model: str, where: dict[str, Any], variant: str | None, components:
     except Exception as error:  # the HTTP library differs between versions of huggingface_hub
         if not is_out_of_reach(error):
             raise
-        where.pop("token")
-        folder = _cached(model, where, f"the Hub is out of reach ({type(error).__name__}: {error})")
+        folder = _cached(model, where, f"the Hub is out of reach ({type(error).__name__}: {error})", expected)
         logger.warning("the Hub is out of reach (%s): the cached copy %s is used", type(error).__name__, folder)
         return folder
 
@@ -148,17 +205,20 @@ def is_out_of_reach(error: Exception) -> bool:
     return any(kind.__name__ in ("TransportError", "TimeoutException") for kind in type(error).__mro__)
 
 
-def _cached(model: str, where: dict[str, Any], why: str) -> Path:
+def _cached(model: str, where: dict[str, Any], why: str, expected: Sequence[str]) -> Path:
     import huggingface_hub as hub
     from huggingface_hub import errors
 
-    try:
-        return Path(hub.hf_hub_download(model, INDEX, local_files_only=True, **where)).parent
-    except (errors.LocalEntryNotFoundError, OSError):
-        at = where["cache_dir"] or hub.constants.HF_HUB_CACHE
-        revision = f" at revision {where['revision']!r}" if where["revision"] else ""
-        raise ValueError(
-            f"{model}{revision} is not a local folder and not in the cache {at}, and nothing can be downloaded: {why}. "
-            "Connect to the network and unset HF_HUB_OFFLINE and local_files_only, pass the `cache_dir` that has it, "
-            "or copy the model's folder here and give its path."
-        ) from None
+    for name in expected:
+        try:
+            file = hub.hf_hub_download(model, name, local_files_only=True, **where)
+            return Path(file).parents[name.count("/")]
+        except (errors.LocalEntryNotFoundError, OSError):
+            continue
+    at = where["cache_dir"] or hub.constants.HF_HUB_CACHE
+    revision = f" at revision {where['revision']!r}" if where["revision"] else ""
+    raise ValueError(
+        f"{model}{revision} is not a local folder and not in the cache {at}, and nothing can be downloaded: {why}. "
+        "Connect to the network and unset HF_HUB_OFFLINE and local_files_only, pass the `cache_dir` that has it, "
+        "or copy the model's folder here and give its path."
+    )

@@ -43,6 +43,11 @@ class ModelDir:
     index: dict[str, Any]
     configs: dict[str, dict[str, Any]]
     needed: tuple[str, ...]
+    replaced: Mapping[str, Path]  # folders that take the place of components' own
+
+    def folder_of(self, component: str) -> Path:
+        """Where the component's files lie."""
+        return self.replaced.get(component, self.path / component)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -67,17 +72,24 @@ class ModelDir:
 
         A component without weights of the `variant` is read without it, as diffusers does, if another has some.
         """
-        own = variant is None or _has(self.path / component, variant)
-        if not own and any(_has(self.path / other, str(variant)) for other in self.components):
+        own = variant is None or _has(self.folder_of(component), variant)
+        if not own and component in self.replaced:
+            variant = None  # it comes from elsewhere
+        elif not own and any(_has(self.path / other, str(variant)) for other in self.components):
             logger.warning("%s has no weights of variant %r: its plain ones are read", component, variant)
             variant = None
-        return read_params(self.path / component, shapes, dtype=dtype, sharding=sharding, variant=variant)
+        return read_params(self.folder_of(component), shapes, dtype=dtype, sharding=sharding, variant=variant)
 
 
-def read_model_dir(folder: str | Path, needed: Collection[str] = NEEDED) -> ModelDir:
-    """The model in `folder`; one ValueError lists all that it lacks of the components `needed`."""
+def read_model_dir(
+    folder: str | Path, needed: Collection[str] = NEEDED, replaced: Mapping[str, Path] | None = None
+) -> ModelDir:
+    """The model in `folder`; one ValueError lists all that it lacks of the components `needed`.
+
+    `replaced` are folders, of whatever name, that take the place of components' own.
+    """
     path = Path(folder).expanduser()
-    index = _read_index(path)
+    index, places = _read_index(path), dict(replaced or {})
     listed = _components(index)
     odd = [name for name in listed if not re.fullmatch(r"\w[\w-]*", name)]  # "../x" would lead out of the folder
     if odd:
@@ -85,18 +97,19 @@ def read_model_dir(folder: str | Path, needed: Collection[str] = NEEDED) -> Mode
     configs: dict[str, dict[str, Any]] = {}
     lacks = [f"{name}: not in {INDEX}" for name in needed if name not in listed]
     for name in listed:
-        config = next((path / name / entry for entry in CONFIG_NAMES if (path / name / entry).is_file()), None)
+        place = places.get(name, path / name)
+        config = next((place / entry for entry in CONFIG_NAMES if (place / entry).is_file()), None)
         if config is not None:
             configs[name] = without_flax(read_json(config))
         if name in needed:
-            lacks += _lacks(path / name, config)
+            lacks += _lacks(name, place, config)
     if lacks:
         raise ValueError(
             f"the model in {path} is not complete:\n" + "\n".join(f"- {lack}" for lack in lacks) + "\n"
             f"{INDEX} lists: {', '.join(listed) or 'nothing'}. Needed: {', '.join(needed)}. "
             "Download or copy what is missing, or the whole folder again."
         )
-    return ModelDir(path, index, configs, tuple(needed))
+    return ModelDir(path, index, configs, tuple(needed), places)
 
 
 def write_model_dir(
@@ -104,6 +117,7 @@ def write_model_dir(
     *,
     params: Mapping[str, Params],
     source: str | Path | None = None,
+    replaced: Mapping[str, Path] | None = None,
     configs: Mapping[str, Mapping[str, Any]] | None = None,
     dtype: Any = None,
     variant: str | None = None,
@@ -113,19 +127,22 @@ def write_model_dir(
 
     `params` are written as safetensors in `dtype` (each as it is if None), under the plain file names. Every
     other component of `source` is copied byte for byte (of several weights those of `variant`, else the plain
-    ones), under plain names too; Flax's msgpack becomes safetensors. `configs` replaces or adds configs, by
+    ones), under plain names too; Flax's msgpack becomes safetensors. `replaced` are folders that take the place of
+    the source's components. `configs` replaces or adds configs, by
     component. `extra` may write more into the folder before it appears. Folders and files of an older result at
     `path` that belong to no model stay as they are.
     """
     configs = dict(configs or {})
-    old = read_model_dir(source, needed=()) if source is not None else None
+    old = read_model_dir(source, needed=(), replaced=replaced) if source is not None else None
     unknown = sorted(name for name in params if name not in configs and (old is None or name not in old.configs))
     if unknown:
         raise ValueError(f"no config for {', '.join(unknown)}: pass it in `configs`, or a `source` that has it.")
     with replacing(Path(path)) as new:
         if old is not None:
             for name in old.components:
-                carry(old.path / name, new / name, variant, skip_weights=name in params, skip_config=name in configs)
+                carry(
+                    old.folder_of(name), new / name, variant, skip_weights=name in params, skip_config=name in configs
+                )
             for entry in sorted(old.path.glob("LICENSE*")):
                 shutil.copyfile(entry, new / entry.name)
         for name, config in configs.items():
@@ -167,17 +184,17 @@ def _read_index(path: Path) -> dict[str, Any]:
     return read_json(path / INDEX)
 
 
-def _lacks(folder: Path, config: Path | None) -> list[str]:
+def _lacks(name: str, folder: Path, config: Path | None) -> list[str]:
     """What a needed component's folder lacks, in words."""
-    name = folder.name
+    shown = f"{name}/" if folder.name == name else f"{folder}/"
     if not folder.is_dir() or not any(folder.iterdir()):
-        return [f"{name}: the folder {name}/ is missing or empty"]
+        return [f"{name}: the folder {shown} is missing or empty"]
     lacks = []
     if config is None and not name.startswith("tokenizer"):
-        lacks.append(f"{name}: {name}/{config_name(name)} is missing")
+        lacks.append(f"{name}: {shown}{config_name(name)} is missing")
     present = file_names(folder)
     if name not in _NO_NETWORK and not any(map(files.is_weight_file, present)):
-        lacks.append(f"{name}: no weights in {name}/ (there is: {', '.join(present)})")
+        lacks.append(f"{name}: no weights in {shown} (there is: {', '.join(present)})")
     return lacks
 
 

@@ -40,13 +40,13 @@ def read_tokenizer(folder: str | Path) -> Any:
     return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
-def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Int[np.ndarray, "b s"]:
+def tokenize(tokenizer: Any, prompts: Sequence[str], *, warn: bool = True) -> Int[np.ndarray, "b s"]:
     """Token ids of each prompt, padded and cut to the tokenizer's length (77 for CLIP).
 
-    What is cut off is named in a warning, as diffusers does.
+    What is cut off is named in a warning, as diffusers does, if `warn` is set.
     """
     length = tokenizer.model_max_length
-    for prompt, cut in truncated(tokenizer, prompts):
+    for prompt, cut in truncated(tokenizer, prompts) if warn else ():
         logger.warning("The prompt %r is longer than %d tokens; this part of it has no effect: %r", prompt, length, cut)
     rows = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)
     return np.asarray(rows["input_ids"], np.int32)

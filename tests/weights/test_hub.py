@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flaxdream.weights.hub import files_to_fetch, model_folder
+from flaxdream.weights.hub import component_folder, files_to_fetch, model_folder
 from tests.weights.hub_server import COMMIT, serving
 
 INDEX = {
@@ -24,12 +24,12 @@ UNET = "unet/diffusion_pytorch_model"
 
 CALLS = """
 import json, logging, sys
-from flaxdream.weights.hub import model_folder
+from flaxdream.weights import hub
 logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
 results = []
 for call in json.loads(sys.argv[1]):
     try:
-        results.append(str(model_folder(**call)))
+        results.append(str(getattr(hub, call.pop("function", "model_folder"))(**call)))
     except ValueError as error:
         results.append(f"ValueError: {error}")
 print(json.dumps(results))
@@ -131,6 +131,34 @@ def test_errors_of_the_hub_say_what_to_do(tmp_path, repository):
         ),
     ):
         assert result.startswith("ValueError: ") and part in result
+
+
+def test_a_component_may_stand_alone_or_in_a_model(tmp_path, repository):
+    wanted = {"function": "component_folder", "source": "owner/model", "component": "vae"}
+    with serving(repository) as server:
+        (inside,), _ = calls(tmp_path / "a", server.endpoint, dict(wanted))
+        assert sorted(server.asked) == ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", "README.md"):
+        (alone / name).write_text(name)
+    with serving(alone) as server:
+        (outside, missing), _ = calls(tmp_path / "b", server.endpoint, dict(wanted), wanted | {"source": "owner/none"})
+        assert sorted(server.asked) == ["README.md", "config.json", "diffusion_pytorch_model.safetensors"]
+    assert (Path(inside).name, (Path(inside) / "config.json").read_text()) == ("vae", "vae's")
+    assert (Path(outside) / "config.json").read_text() == "config.json"
+    assert "neither a local folder nor a model that the Hub shows you" in missing
+    for cache, folder in (("a", inside), ("b", outside)):
+        (offline,), _ = calls(tmp_path / cache, server.endpoint, dict(wanted), HF_HUB_OFFLINE="1")
+        assert offline == folder
+
+
+def test_a_component_of_this_machine_is_its_folder_or_lies_in_a_models(tmp_path):
+    (tmp_path / "model/vae").mkdir(parents=True)
+    assert component_folder(tmp_path / "model", "vae") == component_folder(tmp_path / "model/vae", "vae")
+    (tmp_path / "vae.safetensors").write_text("")
+    with pytest.raises(ValueError, match="is a file; expected the folder of a vae with its config, or a Hub id"):
+        component_folder(tmp_path / "vae.safetensors", "vae")
 
 
 def test_a_repository_without_an_index_is_no_diffusers_model(tmp_path, repository):

@@ -17,7 +17,7 @@ from flaxdream.models import build
 from flaxdream.models.architectures import ARCHITECTURES
 from flaxdream.weights import model_dir, names
 from flaxdream.weights.model_dir import read_model_dir, write_model_dir
-from flaxdream.weights.safetensors import open_safetensors
+from flaxdream.weights.safetensors import open_safetensors, write_safetensors
 from tests.twins import torch_pipeline
 from tests.weights.conftest import NETWORKS, assert_equal, random_params
 from tests.weights.test_msgpack import CONFIGS, flax_keys, flax_tree
@@ -132,6 +132,24 @@ def test_components_that_nobody_trained_are_copied_byte_for_byte(model, params, 
     del expected["unet/diffusion_pytorch_model.bin"]
     assert files_of(tmp_path / "out") == expected
     assert not any(os.path.samefile(model / name, tmp_path / "out" / name) for name in expected)
+
+
+def test_a_component_of_another_folder_takes_the_place_of_the_models_own(model, params, networks, tmp_path):
+    other = tmp_path / "better-vae"
+    shutil.copytree(model / "vae", other)
+    config = json.loads((other / "config.json").read_text()) | {"scaling_factor": 0.5}
+    (other / "config.json").write_text(json.dumps(config))
+    write_safetensors(other / "diffusion_pytorch_model.safetensors", random_params(networks["vae"].shapes, 9))
+    opened = read_model_dir(model, replaced={"vae": other})
+    assert opened.configs["vae"]["scaling_factor"] == 0.5
+    assert_equal(opened.read_params("vae", networks["vae"].shapes), random_params(networks["vae"].shapes, 9))
+    assert_equal(opened.read_params("unet", networks["unet"].shapes), params["unet"])
+    write_model_dir(tmp_path / "out", source=model, params={"unet": params["unet"]}, replaced={"vae": other})
+    expected = {name: data for name, data in files_of(model).items() if not name.startswith("vae/")}
+    assert files_of(tmp_path / "out") == expected | {f"vae/{name}": data for name, data in files_of(other).items()}
+    (other / "config.json").unlink()
+    with pytest.raises(ValueError, match=rf"vae: {other}/config.json is missing"):
+        read_model_dir(model, replaced={"vae": other})
 
 
 def test_a_carried_component_that_was_not_downloaded_is_left_out_with_a_warning(model, tmp_path, caplog):

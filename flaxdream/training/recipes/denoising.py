@@ -86,7 +86,7 @@ class Denoising:
         if config.latents_cache_dir is None:
             moments = in_memory(self.source, encode, "latents")
         else:
-            folder = config.pretrained_vae_name_or_path or self.model.folder / "vae"
+            folder = self.model.replaced.get("vae", self.model.folder / "vae")
             made_by = maker(folder, config.mixed_precision, self._resolution, config.image_interpolation_mode)
             shards = picture_shards(config.latents_cache_dir, self.source, made_by, config.dataloader_num_workers)
             moments = on_disk(shards, encode, "latents")
@@ -101,9 +101,9 @@ class Denoising:
         """
         config, tokenizer, encoder = self.config, self.model.pipeline.tokenizer, self.model.networks.text_encoder
         if not self.source.captions_are_fixed:
-            return {"tokenize": lambda captions: tokenize(tokenizer, captions)}
+            return {"tokenize": lambda captions: tokenize(tokenizer, captions, warn=False)}
         captions, whole = self.source.captions, replicated(self.mesh)
-        ids = tokenize(tokenizer, captions)
+        ids = tokenize(tokenizer, captions, warn=False)  # the recipe has named the pictures of those that are cut
         fits = ids.size * encoder.config.hidden_size * 4 <= CONTEXT_ON_DEVICE
         if config.train_text_encoder or (not fits and config.latents_cache_dir is None):
             frozen["ids"] = jax.device_put(ids, whole)
@@ -168,6 +168,7 @@ class Denoising:
             params=kept,
             configs=changed,
             source=self.model.folder,
+            replaced=self.model.replaced,
             variant=self.config.variant,
         )
 

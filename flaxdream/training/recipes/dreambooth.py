@@ -15,8 +15,8 @@ from flaxdream.training.recipes.captioned_data import say
 from flaxdream.training.recipes.checks import late_problems
 from flaxdream.training.recipes.class_pictures import draw_missing, with_defaults
 from flaxdream.training.recipes.denoising import Denoising
+from flaxdream.training.recipes.long_captions import long_captions
 from flaxdream.training.recipes.run import run, total_steps
-from flaxdream.weights.model_dir import read_model_dir
 
 
 def train_dreambooth(config: DreamBoothConfig) -> int:
@@ -38,7 +38,7 @@ def train_dreambooth(config: DreamBoothConfig) -> int:
 
     notes = list(gathered.notes) + [f"left out: {problem}" for problem in broken]
     folder = finetuned_model.model_folder(config)
-    read_model_dir(folder)
+    finetuned_model.open_model(config, folder)
     if config.with_prior_preservation:
         notes += draw_missing(concepts, config, folder)
     gathered = _gathered(config, concepts, [problem.path for problem in broken])
@@ -58,7 +58,9 @@ def train_dreambooth(config: DreamBoothConfig) -> int:
         f"{instances} instance pictures, {len(gathered.pictures) - instances} class pictures, {source.batch_rows} rows "
         f"a step on {jax.device_count()} x {jax.devices()[0].device_kind}, {steps} steps",
     ])  # fmt: skip
-    return run(Denoising(config, finetuned_model.load(config, folder, mesh), source, mesh, steps))
+    model = finetuned_model.load(config, folder, mesh)
+    say(long_captions(model.pipeline.tokenizer, ((picture.path, picture.caption) for picture in gathered.pictures)))
+    return run(Denoising(config, model, source, mesh, steps))
 
 
 def _concepts(config: DreamBoothConfig) -> tuple[list[Concept], list[str]]:

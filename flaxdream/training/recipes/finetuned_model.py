@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from flaxdream.sampling.pipeline import FlaxStableDiffusionPipeline
 from flaxdream.sampling.placement import local_mesh, on_every_device
 from flaxdream.training.mesh import param_shardings, replicated
 from flaxdream.weights import hub, model_dir
-from flaxdream.weights.params import read_params
 from flaxdream.weights.tokenizer import read_tokenizer
 
 DTYPES = {"no": jnp.float32, "bf16": jnp.bfloat16, "fp16": jnp.float16}
@@ -37,6 +36,8 @@ class FinetunedModel:
     """As the model's file has it, but for a `prediction_type` that the settings name."""
     trained: Params
     frozen: Params
+    replaced: Mapping[str, Path] = field(default_factory=dict)
+    """Folders of components that are not the model's own."""
 
 
 def model_folder(config: RunConfig) -> Path:
@@ -50,17 +51,28 @@ def model_folder(config: RunConfig) -> Path:
     )
 
 
+def open_model(config: TrainConfig, folder: Path) -> model_dir.ModelDir:
+    """The model, with the VAE and the tokenizer that the settings name instead of its own; nothing is read yet."""
+    given = {"vae": config.pretrained_vae_name_or_path, "tokenizer": config.tokenizer_name}
+    replaced = {
+        name: hub.component_folder(source, name, token=config.hub_token, cache_dir=config.cache_dir)
+        for name, source in given.items()
+        if source is not None
+    }
+    return model_dir.read_model_dir(folder, replaced=replaced)
+
+
 def load(config: TrainConfig, folder: Path, mesh: Mesh) -> FinetunedModel:
     """Reads each component straight to its type and place."""
-    model = model_dir.read_model_dir(folder)
+    model = open_model(config, folder)
     names, networks = trained_components(config), make_networks(config, model.configs)
     trained = {name: _read(model, config, name, networks, mesh, trains=True) for name in names}
     frozen = {name: _read(model, config, name, networks, mesh, trains=False) for name in ("text_encoder", "vae")}
     frozen = {name: tree for name, tree in frozen.items() if name not in trained}
-    tokenizer = read_tokenizer(config.tokenizer_name or folder / "tokenizer")
+    tokenizer = read_tokenizer(model.folder_of("tokenizer"))
     scheduler = scheduler_of(config, model.configs)
     pipeline = FlaxStableDiffusionPipeline(networks, tokenizer, scheduler, folder, config.variant)
-    return FinetunedModel(networks, pipeline, folder, scheduler, trained, frozen)
+    return FinetunedModel(networks, pipeline, folder, scheduler, trained, frozen, model.replaced)
 
 
 def trained_components(config: TrainConfig) -> tuple[str, ...]:
@@ -95,8 +107,6 @@ def _read(
 ) -> Params:
     shapes = getattr(networks, name).shapes
     place = param_shardings(shapes, mesh) if trains else replicated(mesh)
-    if name == "vae" and config.pretrained_vae_name_or_path is not None:
-        return read_params(config.pretrained_vae_name_or_path, shapes, sharding=place)
     return model.read_params(name, shapes, variant=config.variant, sharding=place)
 
 

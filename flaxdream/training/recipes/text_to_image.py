@@ -23,8 +23,8 @@ from flaxdream.training.recipes.captioned_data import (
 )
 from flaxdream.training.recipes.checks import late_problems
 from flaxdream.training.recipes.denoising import Denoising
+from flaxdream.training.recipes.long_captions import long_captions
 from flaxdream.training.recipes.run import run, total_steps
-from flaxdream.weights.model_dir import read_model_dir
 
 
 def train_text_to_image(config: TextToImageConfig) -> int:
@@ -63,7 +63,7 @@ def _task(config: TextToImageConfig) -> Denoising:
     assert pictures is not None
 
     folder = finetuned_model.model_folder(config)
-    read_model_dir(folder)
+    finetuned_model.open_model(config, folder)
     mesh = make_mesh(config.fsdp)
     pictures = without(pictures, broken.keys())
     rows_per_step = config.rows_per_step(jax.device_count())
@@ -86,7 +86,11 @@ def _task(config: TextToImageConfig) -> Denoising:
         f"{jax.devices()[0].device_kind}, {steps} steps",
     ])  # fmt: skip
     rows = HeldOutRows(held_out, source.batch_rows) if held_out is not None else None
-    return Denoising(config, finetuned_model.load(config, folder, mesh), source, mesh, steps, held_out=rows)
+    model = finetuned_model.load(config, folder, mesh)
+    if source.random_access:
+        captioned = ((pictures.path(i), caption) for i in range(len(pictures)) for caption in pictures.captions(i))
+        say(long_captions(model.pipeline.tokenizer, captioned))
+    return Denoising(config, model, source, mesh, steps, held_out=rows)
 
 
 def _sets(config: TextToImageConfig) -> tuple[PictureSet, PictureSet | None]:
