@@ -8,7 +8,7 @@ from typing import Any
 from flaxdream.weights.carry import CONFIG_NAMES, read_json, without_flax
 from flaxdream.weights.hub import is_out_of_reach
 
-_PATTERNS = ("model_index.json", "*/config.json", "*/scheduler_config.json")
+_PATTERNS = ("model_index.json", "config.json", "*/config.json", "*/scheduler_config.json")
 
 
 def component_configs(
@@ -21,12 +21,27 @@ def component_configs(
     folder = Path(model).expanduser()
     if not (str(model) and folder.is_dir()):
         folder = _fetched(str(model), revision, token, cache_dir)
-    found = {}
-    for place in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-        path = next((place / name for name in CONFIG_NAMES if (place / name).is_file()), None)
-        if path is not None:
-            found[place.name] = without_flax(read_json(path))
-    return found
+    places = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    configs = {place.name: _config(place) for place in places}
+    return {name: config for name, config in configs.items() if config is not None}
+
+
+def component_config(
+    source: str | Path, component: str, *, token: str | None = None, cache_dir: str | Path | None = None
+) -> dict[str, Any]:
+    """Of one component: of a folder or Hub id that is the component, or a model that has it."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        folder = _fetched(str(source), None, token, cache_dir)
+    config = _config(folder / component) or _config(folder)
+    if config is None:
+        raise ValueError(f"{source} has no {component}/config.json and no config.json of its own.")
+    return config
+
+
+def _config(place: Path) -> dict[str, Any] | None:
+    path = next((place / name for name in CONFIG_NAMES if (place / name).is_file()), None)
+    return None if path is None else without_flax(read_json(path))
 
 
 def _fetched(model: str, revision: str | None, token: str | None, cache_dir: str | Path | None) -> Path:

@@ -38,6 +38,14 @@ def test_a_folder_needs_its_configs_alone(tmp_path):
         configs(tmp_path)
 
 
+@pytest.mark.parametrize("inside", ["", "vae"])
+def test_the_vae_that_the_settings_name_takes_the_place_of_the_models_own(tmp_path, inside):
+    (tmp_path / inside).mkdir(exist_ok=True)
+    (tmp_path / inside / "config.json").write_text(json.dumps(ARCHITECTURES["tiny"]["vae"]))
+    config = DreamBoothConfig(pretrained_model_name_or_path="sd15", pretrained_vae_name_or_path=str(tmp_path))
+    assert read_configs(config) == ARCHITECTURES["sd15"] | {"vae": ARCHITECTURES["tiny"]["vae"]}
+
+
 def test_a_name_that_is_no_model_is_answered_with_the_architectures():
-    with pytest.raises(ValueError, match=r"not/there/at-all.* give an architecture, sd15 or sd21"):
+    with pytest.raises(ValueError, match=r"(?s)not/there/at-all.* give an architecture, sd15 or sd21"):
         configs("not/there/at-all")
