@@ -110,26 +110,27 @@ def _joined(chunks: Array, length: int) -> Array:
 
 # --- one head at a time, for caches of a few megabytes ---
 # Scores lie as (s, chunk): sums and maxima then run over rows of memory, and no product needs a large matrix
-# transposed, which costs XLA's CPU products four fifths of their speed.
+# transposed, which costs XLA's CPU products four fifths of their speed. Each head is computed in float32: XLA's CPU
+# compiler refuses some products of bfloat16 with a float32 result.
 
 
 def _forward_by_head(q: Array, k: Array, v: Array, *, scale: float, chunk: int) -> tuple[Array, Array]:
     b, length, n, _ = q.shape
 
     def head(arrays: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        q_xck, k_sk, v_ks = arrays
+        q_xck, k_sk, v_ks = (x.astype(jnp.float32) for x in arrays)
         ones_v_ks = jnp.concatenate([v_ks, jnp.ones((1, v_ks.shape[1]), v_ks.dtype)])  # its product is the sum
 
         def one(q_ck: Array) -> tuple[Array, Array]:
             scores_sc = _product(k_sk, q_ck)
             most_c = scores_sc.max(0)
-            sums_kc = ones_v_ks @ jnp.exp(scores_sc - most_c[None]).astype(v.dtype)
-            return sums_kc[:-1] / sums_kc[-1:], most_c + jnp.log(sums_kc[-1].astype(jnp.float32))
+            sums_kc = ones_v_ks @ jnp.exp(scores_sc - most_c[None])
+            return sums_kc[:-1] / sums_kc[-1:], most_c + jnp.log(sums_kc[-1])
 
         return lax.map(one, q_xck)
 
-    rows = (_heads(q.astype(jnp.float32) * scale, chunk).astype(q.dtype), _heads(k), _heads(v).transpose(0, 2, 1))
-    o_hxkc, logsum_hxc = lax.map(head, rows)
+    scaled = _heads(q.astype(jnp.float32) * scale, chunk)
+    o_hxkc, logsum_hxc = lax.map(head, (scaled, _heads(k), _heads(v).transpose(0, 2, 1)))
     o_hlk = o_hxkc.transpose(0, 1, 3, 2).reshape(b * n, -1, o_hxkc.shape[2])[:, :length]
     logsum_hl = logsum_hxc.reshape(b * n, -1)[:, :length]
     return _unheads(o_hlk, b).astype(q.dtype), logsum_hl.reshape(b, n, length).transpose(0, 2, 1)
@@ -141,32 +142,29 @@ def _backward_by_head(
     b, length, n, _ = q.shape
 
     def head(arrays: tuple[Array, ...]) -> tuple[Array, Array, Array]:
-        q_xck, do_xck, delta_xc, logsum_xc, k_sk, v_sk = arrays
+        q_xck, do_xck, delta_xc, logsum_xc, k_sk, v_sk = (x.astype(jnp.float32) for x in arrays)
         k_ks = k_sk.T
 
         def one(sums: tuple[Array, Array], rows: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
             q_ck, do_ck, delta_c, logsum_c = rows
             weights_sc = jnp.exp(_product(k_sk, q_ck) - logsum_c[None])
             dscores_sc = weights_sc * (_product(v_sk, do_ck) - delta_c[None])
-            dk_sk = sums[0] + dscores_sc.astype(q.dtype) @ q_ck
-            dv_sk = sums[1] + weights_sc.astype(do.dtype) @ do_ck
-            return (dk_sk, dv_sk), k_ks @ dscores_sc.astype(k.dtype)
+            return (sums[0] + dscores_sc @ q_ck, sums[1] + weights_sc @ do_ck), k_ks @ dscores_sc
 
-        zeros = jnp.zeros(k_sk.shape, jnp.float32), jnp.zeros(v_sk.shape, jnp.float32)
+        zeros = jnp.zeros_like(k_sk), jnp.zeros_like(v_sk)
         (dk_sk, dv_sk), dq_xkc = lax.scan(one, zeros, (q_xck, do_xck, delta_xc, logsum_xc))
         return dq_xkc, dk_sk, dv_sk
 
-    scaled = (q.astype(jnp.float32) * scale).astype(q.dtype)
-    per_query = [_heads(x, chunk) for x in (scaled, do)]
+    per_query = [_heads(x, chunk) for x in (q.astype(jnp.float32) * scale, do)]
     per_query += [_heads(x[..., None], chunk)[..., 0] for x in (delta, logsum)]
     dq_hxkc, dk_hsk, dv_hsk = lax.map(head, (*per_query, _heads(k), _heads(v)))
     dq_hlk = dq_hxkc.transpose(0, 1, 3, 2).reshape(b * n, -1, dq_hxkc.shape[2])[:, :length]
-    dq = _unheads(dq_hlk.astype(jnp.float32) * scale, b).astype(q.dtype)
+    dq = _unheads(dq_hlk * scale, b).astype(q.dtype)
     return dq, _unheads(dk_hsk, b).astype(k.dtype), _unheads(dv_hsk, b).astype(v.dtype)
 
 
 def _product(a_sk: Array, b_ck: Array) -> Array:
-    return lax.dot_general(a_sk, b_ck, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    return lax.dot_general(a_sk, b_ck, (((1,), (1,)), ((), ())))
 
 
 def _heads(x_blnk: Array, chunk: int | None = None) -> Array:

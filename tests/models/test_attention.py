@@ -31,10 +31,14 @@ def torch_attention(q, k, v, mask=None):
 @pytest.mark.parametrize(("length", "keys"), [(64, 64), (CHUNK + 88, CHUNK + 88), (2 * CHUNK, 77)])
 def test_results_and_gradients_equal_torch(implementation, length, keys):
     inputs = tensors(length, keys)
-    want, want_grads = torch_attention(*inputs)
+    assert_equal_to_torch(inputs, implementation)
+
+
+def assert_equal_to_torch(inputs, implementation, mask=None, torch_mask=None):
+    want, want_grads = torch_attention(*inputs, mask=torch_mask)
 
     def total(*args):
-        out = attention(*args, implementation=implementation)
+        out = attention(*args, mask=mask, implementation=implementation)
         return jnp.square(out).sum(), out
 
     (_, out), grads = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*inputs)
@@ -45,7 +49,7 @@ def test_results_and_gradients_equal_torch(implementation, length, keys):
 
 @pytest.mark.parametrize("implementation", ANYWHERE)
 @pytest.mark.parametrize("kind", ["causal", "keys", "added", "per head"])
-def test_masks_equal_torch(implementation, kind):
+def test_results_and_gradients_under_a_mask_equal_torch(implementation, kind):
     length = CHUNK + 40
     inputs = tensors(length, length)
     generator = np.random.default_rng(0)
@@ -55,8 +59,7 @@ def test_masks_equal_torch(implementation, kind):
         "added": generator.standard_normal((length, length)).astype(np.float32)[None, None],
         "per head": generator.standard_normal((2, 2, length, length)).astype(np.float32),
     }[kind]
-    want, _ = torch_attention(*inputs, mask=np.broadcast_to(mask, (2, 2, length, length)).copy())
-    np.testing.assert_allclose(attention(*inputs, mask=mask, implementation=implementation), want, atol=1e-5)
+    assert_equal_to_torch(inputs, implementation, mask, np.broadcast_to(mask, (2, 2, length, length)).copy())
 
 
 def test_rows_spread_over_eight_devices_give_the_same():

@@ -23,24 +23,35 @@ STEPS, ROWS, SEED = 20, 4, 11
 PROMPTS = ["a photo of sks dog", "a photo of a dog"]
 
 
-@pytest.fixture(scope="module", params=["tiny"])
-def model(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    torch_pipeline(request.param, folder / "tokenizer-files").save_pretrained(folder / "model")
-    return folder / "model"
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders with models of random weights, by architecture."""
+    folders = {}
+    for architecture in ("tiny", "tiny-v"):
+        folder = tmp_path_factory.mktemp(architecture)
+        torch_pipeline(architecture, folder / "tokenizer-files").save_pretrained(folder / "model")
+        folders[architecture] = folder / "model"
+    return folders
 
 
 CASES = {
-    "unet": {},
-    "unet and text encoder": {"text_encoder": True},
-    "prior preservation and min-SNR": {"prior": 0.3, "snr_gamma": 5.0},
+    "unet": ("tiny", {}),
+    "unet and text encoder": ("tiny", {"text_encoder": True}),
+    "prior preservation and min-SNR": ("tiny", {"prior": 0.3, "snr_gamma": 5.0}),
+    "EMA, offset noise, input perturbation and clipping": (
+        "tiny",
+        {"ema": True, "noise_offset": 0.1, "input_perturbation": 0.1, "max_grad_norm": 0.05},
+    ),
+    "v-prediction": ("tiny-v", {}),
+    "v-prediction, prior preservation and min-SNR": ("tiny-v", {"prior": 0.3, "snr_gamma": 5.0}),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_twenty_steps_equal_a_plain_torch_loop(model, case):
-    options = CASES[case]
+def test_twenty_steps_equal_a_plain_torch_loop(models, case):
+    architecture, options = CASES[case]
+    model = models[architecture]
     batches = [rows_of(step, options.get("prior")) for step in range(STEPS)]
     ours, our_losses, ids = train_ours(model, batches, **options)
     theirs, their_losses = train_torch(model, batches, ids, **options)
@@ -72,6 +83,7 @@ def objective_of(scheduler, options):
         prediction_type=scheduler["prediction_type"],
         snr_gamma=options.get("snr_gamma"),
         noise_offset=options.get("noise_offset", 0.0),
+        input_perturbation=options.get("input_perturbation", 0.0),
     )
 
 
@@ -102,18 +114,21 @@ def train_ours(model, batches, **options):
 
 
 def drawn(step, options):
-    """The random numbers of a step, as our step draws them."""
+    """The random numbers of a step, as our step draws them: for latents, noise, perturbed noise and timesteps."""
     key = jax.random.fold_in(jax.random.key(SEED), step)
     key_b = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(ROWS))
 
     def normal(purpose, *shape):
         return torch.from_numpy(np.array(row_noise(recipe.draws(key_b, purpose), shape))).permute(0, 3, 1, 2)
 
-    t = torch.from_numpy(np.array(recipe.timesteps(key_b, 1000))).long()
+    t = torch.from_numpy(np.array(recipe.timesteps(recipe.draws(key_b, recipe.TIMESTEP), 1000))).long()
     noise = normal(recipe.NOISE, 8, 8, 4)
     if options.get("noise_offset"):
         noise = noise + options["noise_offset"] * normal(recipe.OFFSET, 1, 1, 4)
-    return normal(recipe.LATENT, 8, 8, 4), noise, t
+    mixed = noise
+    if options.get("input_perturbation"):
+        mixed = noise + options["input_perturbation"] * normal(recipe.PERTURBATION, 8, 8, 4)
+    return normal(recipe.LATENT, 8, 8, 4), noise, mixed, t
 
 
 def train_torch(model, batches, ids, **options):
@@ -125,12 +140,12 @@ def train_torch(model, batches, ids, **options):
     ema = EMAModel(pipe.unet.parameters()) if options.get("ema") else None
     losses = []
     for step, batch in enumerate(batches):
-        latent_noise, noise, t = drawn(step, options)
+        latent_noise, noise, mixed, t = drawn(step, options)
         with torch.no_grad():
             moments = pipe.vae.encode(torch.from_numpy(batch["pixels"]).permute(0, 3, 1, 2)).latent_dist
             x0 = (moments.mean + moments.std * latent_noise) * pipe.vae.config.scaling_factor
         context = pipe.text_encoder(torch.from_numpy(ids[batch["caption_index"]]).long())[0]
-        out = pipe.unet(scheduler.add_noise(x0, noise, t), t, context).sample
+        out = pipe.unet(scheduler.add_noise(x0, mixed, t), t, context).sample
         v = scheduler.config.prediction_type == "v_prediction"
         wanted = scheduler.get_velocity(x0, noise, t) if v else noise
         loss_b = torch.nn.functional.mse_loss(out, wanted, reduction="none").mean((1, 2, 3))
