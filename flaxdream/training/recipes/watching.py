@@ -43,11 +43,12 @@ class Watch:
         self._since = now
         self._first_step = self._first_step or now
         self._speeds.append(speed)
-        self._progress.update()
         shown = {"loss": f"{metrics['loss']:.4f}"}
         if self.held_out is not None:
             shown["held_out"] = f"{self.held_out:.4f}"
-        self._progress.set_postfix(**shown, images_s=f"{speed:.2f}")
+        # Before the update, which draws the bar; after it, the bar would show the numbers of the step before.
+        self._progress.set_postfix(**shown, images_s=f"{speed:.2f}", refresh=False)
+        self._progress.update()
         if self._trackers is not None:
             rates = learning_rates(self._config, self._schedules, step)
             self._trackers.log(step, {**metrics, **rates, "images_per_second": speed})
