@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from flaxdream.arrays import Params
 from flaxdream.config.run import RunConfig
@@ -27,7 +26,7 @@ from flaxdream.training.recipes.held_out import HeldOut
 from flaxdream.training.recipes.optimization import ema_options, optimizer, schedules
 from flaxdream.training.recipes.publishing import publish
 from flaxdream.training.recipes.task import Task
-from flaxdream.training.recipes.watching import Watch
+from flaxdream.training.recipes.watching import Watch, progress_bar
 from flaxdream.training.report import write_report
 from flaxdream.training.resume import differences, find_checkpoint
 from flaxdream.training.run_pictures import remove_validations_after, write_thumbs, write_validation
@@ -57,13 +56,12 @@ def run(task: Task) -> int:
             for kind, pixels in task.examples().items():
                 write_thumbs(folder, kind, pixels)
         frozen, batches = task.inputs(start)
-        progress = stack.enter_context(
-            tqdm(total=task.steps, initial=start, desc="steps", disable=not primary, dynamic_ncols=True)
-        )
+        progress = stack.enter_context(progress_bar(start, task.steps))
         watch = Watch(config, task.source.batch_rows, state_of.schedules, progress, trackers, began)
         held_out = HeldOut(task, state_of.for_use, watch, start)
 
         def preview(step: int, state: State) -> None:
+            watch.busy("drawing validation pictures")
             pictures = task.pictures(state_of.for_use(state))
             if trackers is not None:
                 write_validation(folder, step, pictures, task.requests)
@@ -89,6 +87,8 @@ def run(task: Task) -> int:
                 held_out(0, state)
             if task.requests:
                 preview(0, state)
+        if start < task.steps:
+            watch.busy("compiling")
         outcome = loop.run(state_of.compiled_step(), state, frozen, batches, start=start, stop=task.steps, hooks=hooks)
         checkpoints.wait()
     if outcome.stopped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,19 @@ from flaxdream.training.learning_rate import Schedule
 from flaxdream.training.loop import Outcome
 from flaxdream.training.recipes.optimization import learning_rates
 from flaxdream.training.trackers import Trackers
+
+
+def progress_bar(start: int, steps: int) -> tqdm:
+    """The bar of the steps; its time left goes by the mean of all steps but the first."""
+    return tqdm(
+        total=steps,
+        initial=start,
+        desc="steps",
+        disable=jax.process_index() != 0,
+        dynamic_ncols=True,
+        smoothing=0,
+        mininterval=0.2 if sys.stderr.isatty() else 2.0,  # seconds; a log file or a notebook keeps every line
+    )
 
 
 class Watch:
@@ -41,7 +55,11 @@ class Watch:
         now = time.perf_counter()
         speed = self._rows / max(now - self._since, 1e-9)
         self._since = now
-        self._first_step = self._first_step or now
+        if self._first_step is None:  # it was compiled, which says nothing of the time that is left
+            self._first_step = now
+            if not self._progress.disable:
+                self._progress.unpause()
+                self._progress.initial += 1
         self._speeds.append(speed)
         shown = {"loss": f"{metrics['loss']:.4f}"}
         if self.held_out is not None:
@@ -52,6 +70,10 @@ class Watch:
         if self._trackers is not None:
             rates = learning_rates(self._config, self._schedules, step)
             self._trackers.log(step, {**metrics, **rates, "images_per_second": speed})
+
+    def busy(self, doing: str) -> None:
+        """Says on the bar what goes on that is no step, until the next one."""
+        self._progress.set_postfix_str(doing)
 
     def evaluated(self, step: int, loss: float) -> None:
         """A held-out loss, which stands beside the step's own metrics."""
