@@ -17,6 +17,7 @@ from flaxdream.sampling.pictures import Picture, contact_sheet, jpeg_thumbnail, 
 from flaxdream.sampling.prompts import Request
 
 CELL = 384  # pixels of a picture in the grid, at most
+SMALLEST_CELL = 192  # and at least, so that captions can be read
 STEP_FOLDER = re.compile(r"step-(\d{6,})")
 
 
@@ -92,5 +93,5 @@ def _write_grid(path: Path, step: int, rows: Sequence[Sequence[Picture]], reques
     cell = min(CELL, max(max(picture.size) for row in rows for picture in row))
     captions = [request.prompt for row, request in zip(rows, requests, strict=True) for _ in row]
     columns = max(map(len, rows)) if len(rows) > 1 and len(set(map(len, rows))) == 1 else None
-    sheet = contact_sheet([picture for row in rows for picture in row], captions, columns, max(cell, 64))
+    sheet = contact_sheet([picture for row in rows for picture in row], captions, columns, max(cell, SMALLEST_CELL))
     save_png(path, sheet, {"step": step})
