@@ -18,4 +18,5 @@ $venv/bin/ruff check .
 $venv/bin/ruff format --check .
 $venv/bin/mypy
 if [ "${1:-}" = --fast ]; then shift; set -- -m "not slow" "$@"; fi
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}  # as the command does: see flaxdream/cli/host_memory.py
 exec $venv/bin/python -m pytest -n 2 --dist loadfile "$@"

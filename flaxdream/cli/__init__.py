@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import flaxdream
-from flaxdream.cli.host_memory import keep_freed_memory
+from flaxdream.cli.host_memory import keep_freed_memory, start_with_huge_pages
 
 COMMANDS = {
     "sample": "draw pictures from prompts",
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"flaxdream: unknown command {arguments[0]!r}{_closest(command)}\n\n{_help()}", file=sys.stderr)
         return USAGE_ERROR
+    if argv is None:  # a process of its own
+        start_with_huge_pages()
     keep_freed_memory()
     try:
         return importlib.import_module(f"flaxdream.cli.{command}").main(arguments[1:])

@@ -39,5 +39,28 @@ def test_blocks_that_come_again_cost_no_page_faults():
     assert few < 0.1 * many
 
 
+PROCESS = """
+import os, sys
+from flaxdream.cli.host_memory import start_with_huge_pages
+start_with_huge_pages()
+print(os.environ.get("GLIBC_TUNABLES", ""), sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver() < ("glibc", "2.35"), reason="glibc has huge pages since 2.35")
+def test_a_process_starts_anew_once_with_huge_pages_and_the_same_arguments():
+    def tunables(**environ):
+        plain = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+        done = subprocess.run(
+            [sys.executable, "-c", PROCESS, "a b", "--c"],
+            capture_output=True, text=True, check=True, env=plain | {"JAX_PLATFORMS": "cpu"} | environ, timeout=60,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    assert tunables() == "glibc.malloc.hugetlb=1 ['a b', '--c']"
+    assert tunables(GLIBC_TUNABLES="glibc.malloc.hugetlb=0") == "glibc.malloc.hugetlb=0 ['a b', '--c']"
+    assert tunables(JAX_PLATFORMS="tpu") == "['a b', '--c']"
+
+
 def test_nothing_changes_where_another_platform_is_named():
     assert faults("keep", "tpu")[0] is False
