@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from flaxdream.data.captions import caption_from_name
@@ -21,7 +22,7 @@ class NoCaption(Exception):  # noqa: N818
 
 
 class FolderCaptions:
-    """Finds captions below `root`; the metadata files are read once."""
+    """Finds captions below `root`, each picture's once; the metadata files are read once."""
 
     def __init__(self, root: Path, source: str, caption_column: str, caption_per_line: bool):
         if source not in SOURCES:
@@ -40,6 +41,11 @@ class FolderCaptions:
             raise NoCaption("pictures without a metadata file in their folder or above it")
         return self._from_text(picture)
 
+    def without_picture(self) -> Iterator[tuple[str, str]]:
+        """Of all metadata files read: the file's name and the picture that it lists and that is not there."""
+        for metadata, table in self._tables.items():
+            yield from ((metadata.name, name) for name in table if not (metadata.parent / name).exists())
+
     def _metadata_above(self, folder: Path) -> Path | None:
         if folder not in self._nearest:
             found = metadata_file(folder)
@@ -51,7 +57,7 @@ class FolderCaptions:
     def _from_metadata(self, metadata: Path, picture: Path) -> tuple[str, ...]:
         if metadata not in self._tables:
             self._tables[metadata] = read_metadata(metadata, self.column)
-        texts = self._tables[metadata].get(picture.relative_to(metadata.parent).as_posix())
+        texts = self._tables[metadata].pop(picture.relative_to(metadata.parent).as_posix(), None)
         if texts is None:
             raise NoCaption(f"pictures that {metadata.name} does not list")
         if not texts:

@@ -91,6 +91,8 @@ class FolderSet:
             self._names.append([entry.name])
             self._sizes.append([str(entry.size)])
             self._captions.append(texts)
+        for table, name in captions.without_picture():
+            self.left_out.add(f"entries of {table} whose picture is not there", name)
 
 
 def check_missing_caption(value: str) -> None:

@@ -129,6 +129,18 @@ def test_metadata_may_lie_above_and_hold_several_captions_and_none(tmp_path):
     assert captions(FolderSet(tmp_path, "validation", caption_column="caption")) == {"c.png": ("three",)}
 
 
+def test_entries_without_their_picture_are_counted_and_named(tmp_path):
+    for name in ("train/a.png", "val/b.png"):
+        picture(tmp_path / name)
+    rows = [{"file_name": name, "text": "x"} for name in ("train/a.png", "train/gone.png", "val/b.png")]
+    write_metadata(tmp_path, "jsonl", rows)
+    found = FolderSet(tmp_path)
+    assert len(found) == 1
+    assert found.notes == (
+        f"{tmp_path}/train: left out 1 entries of metadata.jsonl whose picture is not there: train/gone.png",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
