@@ -37,7 +37,10 @@ def main() -> None:
     shutil.copyfile(args.run / "model_index.json", args.out / "model_index.json")
     for name, file in WEIGHTS.items():
         (args.out / name).mkdir()
-        shutil.copyfile(args.run / name / "config.json", args.out / name / "config.json")
+        config = json.loads((args.run / name / "config.json").read_text(encoding="utf-8"))
+        if name == "text_encoder":
+            config["dtype"] = "float32"  # else transformers computes in the type of the file, and diffusers does not
+        (args.out / name / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         tensors = load_file(args.run / name / file)
         if name == "text_encoder":
             tensors |= coarse_vocabulary(tensors, used_words(args.run, args.data))
