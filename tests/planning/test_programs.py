@@ -127,16 +127,6 @@ def test_the_plan_of_a_step_has_its_arguments_by_kind_and_reduces_each_gradient_
 
 
 @pytest.mark.slow
-def test_accumulation_lowers_the_temporaries_of_the_same_batch():
-    whole = compiled(train_program(dataclasses.replace(SMALL, train_batch_size=4), CONFIGS, make_mesh(1), CACHED))
-    config = dataclasses.replace(SMALL, gradient_accumulation_steps=4)
-    parts = compiled(train_program(config, CONFIGS, make_mesh(1), CACHED))
-    assert parts.images == whole.images == 32
-    assert parts.memory.temporaries < whole.memory.temporaries
-    np.testing.assert_allclose(parts.estimate.flops, whole.estimate.flops, rtol=0.1)
-
-
-@pytest.mark.slow
 def test_the_sampler_runs_its_network_once_a_step_for_both_prompts():
     config = dataclasses.replace(SMALL, validation_num_inference_steps=2, validation_guidance_scale=7.5)
     few = compiled(sample_program(config, CONFIGS, make_mesh(1)))
