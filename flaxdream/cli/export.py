@@ -19,4 +19,6 @@ def main(argv: Sequence[str]) -> int:
 
     done = export_checkpoint(config)
     print(f"{done.folder}: the model of step {done.step} ({done.weights}), from {done.checkpoint}")
+    for note in done.notes:
+        print(f"note: {note}")
     return 0

@@ -10,7 +10,12 @@ from flaxdream.arrays import Params
 from flaxdream.config.export import ExportConfig
 from flaxdream.models import build
 from flaxdream.weights.checkpoint import SavedCheckpoint, list_checkpoints, listed_checkpoints
-from flaxdream.weights.checkpoint_model import CheckpointModel, checkpoint_model, find_checkpoint
+from flaxdream.weights.checkpoint_model import (
+    CheckpointModel,
+    checkpoint_model,
+    find_checkpoint,
+    trained_components,
+)
 from flaxdream.weights.model_dir import write_model_dir
 from flaxdream.weights.replace import finish_interrupted
 
@@ -26,6 +31,7 @@ class Exported:
     checkpoint: Path
     step: int
     weights: str  # in words
+    notes: tuple[str, ...]  # what is otherwise than the run would have written it
 
 
 def export_checkpoint(config: ExportConfig) -> Exported:
@@ -40,6 +46,7 @@ def export_checkpoint(config: ExportConfig) -> Exported:
     model = checkpoint_model(
         saved,
         starting_model=config.pretrained_model_name_or_path,
+        needed=trained_components(saved),
         use_ema=config.ema,
         token=config.hub_token,
         cache_dir=config.cache_dir,
@@ -61,13 +68,15 @@ def export_checkpoint(config: ExportConfig) -> Exported:
         variant=saved.extra["config"].get("variant"),
         extra=mark,
     )
-    return Exported(target, saved.path, saved.step, weights)
+    notes = ["the scaling_factor in vae/config.json is the starting model's: the run finds its own at the end"]
+    return Exported(target, saved.path, saved.step, weights, tuple(notes if _finds_scaling_factor(saved) else ()))
 
 
 def _params(model: CheckpointModel, saved: SavedCheckpoint, weights_dtype: str | None) -> dict[str, Params]:
     """What trained, as it was kept; with a type to write in, all networks."""
     trained = [name for name in model.trained if not (name == "text_encoder" and _leaves_text_encoder(saved))]
-    names = trained if weights_dtype is None else [*trained, *(name for name in NETWORKS if name not in trained)]
+    others = [name for name in NETWORKS if name not in trained and name in model.configs]
+    names = trained if weights_dtype is None else [*trained, *others]
     shapes = {name: build(model.configs[name]).shapes for name in names}
     variant = saved.extra["config"].get("variant")
     return {
@@ -76,6 +85,10 @@ def _params(model: CheckpointModel, saved: SavedCheckpoint, weights_dtype: str |
         )
         for name in names
     }
+
+
+def _finds_scaling_factor(saved: SavedCheckpoint) -> bool:
+    return bool(saved.extra["config"].get("set_scaling_factor"))
 
 
 def _leaves_text_encoder(saved: SavedCheckpoint) -> bool:
@@ -91,10 +104,10 @@ def _chosen(config: ExportConfig) -> SavedCheckpoint:
             there = "there is no such folder" if not folder.is_dir() else "it holds no finished checkpoint"
             raise ValueError(f"--run {config.run}: {there}. Give the output_dir of a training.")
         path = found[-1]
-    elif config.run is not None:
-        path = Path(config.run).expanduser().absolute() / config.checkpoint
     else:
         path = Path(config.checkpoint).expanduser().absolute()
+        if config.run is not None and (not path.is_dir() or path.parent != Path(config.run).expanduser().absolute()):
+            path = Path(config.run).expanduser().absolute() / config.checkpoint
     saved = find_checkpoint(path)
     if saved is not None:
         return saved

@@ -44,7 +44,7 @@ class CheckpointModel(ModelDir):
     @property
     def trained(self) -> tuple[str, ...]:
         """The components whose parameters are in the checkpoint."""
-        return tuple(sorted({name.split(".")[1] for name in self.saved.arrays if name.startswith("params.")}))
+        return trained_components(self.saved)
 
     @property
     def changed_configs(self) -> dict[str, dict[str, Any]]:
@@ -95,23 +95,29 @@ class CheckpointModel(ModelDir):
         return f"params.{component}", free if f"{free}.b1" in self.saved.arrays else None
 
     def _read(self, root: str, shapes: Shapes, dtype: Any, sharding: Placement) -> Params:
-        """The arrays under `root` as a tree like `shapes`, of the types there or `dtype`."""
+        """The arrays under `root` as a tree like `shapes`, of the types there or `dtype`.
+
+        Whole branches of which there is nothing (a VAE's encoder that did not train) are the starting model's.
+        """
         expected = dict(names.leaves(shapes))
-        place = placement(sharding)
+        saved = {n.removeprefix(f"{root}."): a for n, a in self.saved.arrays.items() if n.startswith(f"{root}.")}
+        branches = {path.partition(".")[0] for path in saved}
+        wanted_here = {path: leaf for path, leaf in expected.items() if path.partition(".")[0] in branches}
         wrong = [
             f"{path} {list(leaf.shape)}"
-            for path, leaf in expected.items()
-            if self.saved.arrays.get(f"{root}.{path}", ((), ""))[0] != leaf.shape
+            for path, leaf in wanted_here.items()
+            if saved.get(path, ((), ""))[0] != leaf.shape
         ]
-        if wrong:
+        if wrong or saved.keys() - expected.keys():
+            unlike = f"has no {root} with {some(wrong)}" if wrong else f"has more in {root}"
             raise ValueError(
-                f"{self.saved.path} was not trained from the model in {self.path}: it has no {root} with "
-                f"{some(wrong)}. Give the model that the training started from: "
-                f"{self.saved.extra['config']['pretrained_model_name_or_path']}."
+                f"{self.saved.path} was not trained from the model in {self.path}: it {unlike}. Give the model that "
+                f"the training started from: {self.saved.extra['config']['pretrained_model_name_or_path']}."
             )
+        place = placement(sharding)
         wanted = {
             f"{root}.{path}": jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype or leaf.dtype), sharding=place(path))
-            for path, leaf in expected.items()
+            for path, leaf in wanted_here.items()
         }
         try:
             arrays = read_arrays(self.saved, wanted)
@@ -122,7 +128,16 @@ class CheckpointModel(ModelDir):
         for name, array in arrays.items():
             if array.dtype == jnp.float16 and not bool(jnp.isfinite(array).all()):
                 raise ValueError(f"{name} has values too large for float16; read it as bfloat16 or float32.")
-        return names.nested({path: arrays[f"{root}.{path}"] for path in expected})
+        found = {path: arrays[f"{root}.{path}"] for path in wanted_here}
+        if len(found) < len(expected):
+            own = super().read_params(root.rpartition(".")[2], shapes, dtype=dtype, sharding=sharding)
+            found = dict(names.leaves(own)) | found
+        return names.nested({path: found[path] for path in expected})
+
+
+def trained_components(saved: SavedCheckpoint) -> tuple[str, ...]:
+    """The components whose parameters are in a checkpoint."""
+    return tuple(sorted({name.split(".")[1] for name in saved.arrays if name.startswith("params.")}))
 
 
 def find_checkpoint(source: str | Path) -> SavedCheckpoint | None:

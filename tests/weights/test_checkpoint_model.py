@@ -137,6 +137,14 @@ def test_a_hub_model_whose_cache_is_gone_is_told_too(tmp_path, states):
         checkpoint_model(saved)
 
 
+def test_branches_that_did_not_train_are_the_starting_models(tmp_path, model_source, params, networks):
+    decoder = {name: tree for name, tree in params["vae"].items() if name not in ("encoder", "quant_conv")}
+    state = trained_state({"vae": decoder}, ["vae"])
+    run = write_run(tmp_path / "out", model_source, {1: state})
+    got = checkpoint_model(find_checkpoint(run / "checkpoint-1")).read_params("vae", networks["vae"].shapes)
+    assert_equal(got, params["vae"] | state["params"]["vae"])
+
+
 def test_a_model_of_another_shape_is_not_taken_for_the_starting_model(tmp_path, model, states):
     run = write_run(tmp_path / "out", model, {1: states["plain"]})
     other = build(ARCHITECTURES["tiny"]["unet"] | {"cross_attention_dim": 24})
