@@ -35,7 +35,8 @@ class Buffers:
 
 def from_dump(assignment: str, usage: str) -> Buffers:
     """From `*buffer-assignment.txt` and `*memory-usage-report.txt`."""
-    here, host = {}, {}
+    here: dict[int, int] = {}
+    host: dict[int, int] = {}
     for size, colour, number in _PARAMETER.findall(assignment):
         (host if colour == str(HOST) else here)[int(number)] = int(size)
     total = _TOTAL.search(usage)
@@ -48,7 +49,8 @@ def from_dump(assignment: str, usage: str) -> Buffers:
 
 def from_analysis(analysis: Any, module: Module) -> Buffers:
     """From `compiled.memory_analysis()`; the sizes of arguments are their shapes'."""
-    here, host = {}, {}
+    here: dict[int, int] = {}
+    host: dict[int, int] = {}
     for number, parameter in module.entry.parameters.items():
         array = parameter.arrays[0]
         (host if array.space == HOST else here)[number] = array.bytes

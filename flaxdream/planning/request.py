@@ -35,5 +35,6 @@ class Request:
 
 def read_request(path: Path) -> Request:
     values = json.loads(path.read_text(encoding="utf-8"))
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.pop("config").items()}
+    config: dict[str, Any] = values.pop("config")
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in config.items()}
     return Request(config=RECIPES[values["recipe"]](**given), **values)

@@ -61,11 +61,11 @@ class Watch:
                 self._progress.unpause()
                 self._progress.initial += 1
         self._speeds.append(speed)
-        shown = {"loss": f"{metrics['loss']:.4f}"}
+        shown: dict[str, object] = {"loss": f"{metrics['loss']:.4f}"}
         if self.held_out is not None:
             shown["held_out"] = f"{self.held_out:.4f}"
         # Before the update, which draws the bar; after it, the bar would show the numbers of the step before.
-        self._progress.set_postfix(**shown, images_s=f"{speed:.2f}", refresh=False)
+        self._progress.set_postfix({**shown, "images_s": f"{speed:.2f}"}, refresh=False)
         self._progress.update()
         if self._trackers is not None:
             rates = learning_rates(self._config, self._schedules, step)
