@@ -75,8 +75,6 @@ def test_captions_tokenized_ahead_or_row_by_row_and_latents_cached_or_not_give_t
     np.testing.assert_allclose(live, ahead, rtol=1e-6)
     by_row = losses(run(data, "by_row", train_text_encoder=True, shuffle_caption=True, keep_tokens=3))
     np.testing.assert_allclose(by_row, ahead, rtol=1e-6)
-    frozen = losses(run(data, "frozen", shuffle_caption=True, keep_tokens=3))
-    np.testing.assert_allclose(frozen, losses(run(data, "frozen_ahead")), rtol=1e-6)
 
 
 def test_buckets_train_each_shape_at_its_own_size_cached_and_live(data):
