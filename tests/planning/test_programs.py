@@ -136,7 +136,9 @@ def test_the_sampler_runs_its_network_once_a_step_for_both_prompts():
     plain = compiled(sample_program(dataclasses.replace(config, validation_guidance_scale=1.0), CONFIGS, make_mesh(1)))
     network = (more.estimate.flops - few.estimate.flops) / 4
     assert network > 0 and more.memory.kinds == few.memory.kinds
-    np.testing.assert_allclose(few.estimate.flops - plain.estimate.flops, network, rtol=0.2)
+    # Guidance runs a second row in each of the two calls, as much as one guided call, and encodes one more prompt.
+    prompt = few.estimate.flops - plain.estimate.flops - network
+    assert 0 < prompt < network / 2
 
 
 @pytest.mark.slow
