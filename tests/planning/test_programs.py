@@ -6,7 +6,6 @@ import dataclasses
 import math
 
 import jax
-import numpy as np
 import pytest
 
 from flaxdream.config import DreamBoothConfig, TextToImageConfig
