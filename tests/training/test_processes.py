@@ -41,7 +41,7 @@ def test_the_surroundings_tell_whether_there_are_others(variables, options):
         ),
         (
             {"JAX_COORDINATOR_ADDRESS": "h:1"},
-            "cannot be joined: Number of processes must be defined.* On every host set",
+            "cannot be joined: .* On every host set JAX_COORDINATOR_ADDRESS",
         ),
     ],
 )

@@ -11,9 +11,8 @@ import pytest
 import safetensors.numpy
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from flaxdream.weights import params as room
 from flaxdream.weights.names import leaves
-from flaxdream.weights.params import read_params
+from flaxdream.weights.params import placement, read_params
 from flaxdream.weights.safetensors import write_safetensors
 from tests.weights.conftest import NETWORKS, assert_equal, random_params
 
@@ -92,7 +91,7 @@ def test_tensors_go_straight_to_their_sharding(file, sharding):
     params = read_params(file, SHAPES, sharding=sharding)
     expected = dict(leaves(read_params(file, SHAPES)))
     for path, leaf in leaves(params):
-        wanted = room._placement(sharding)(path)
+        wanted = placement(sharding)(path)
         assert leaf.sharding == wanted
         np.testing.assert_array_equal(leaf, expected[path])
 
@@ -212,7 +211,7 @@ def test_a_file_that_does_not_exist_is_an_error(tmp_path):
 
 MEASURED = """
 import resource, sys, jax
-from flaxdream.weights.params import read_params
+from flaxdream.weights.params import placement, read_params
 jax.config.update("jax_platforms", "cpu")
 shapes = {str(i): {"kernel": jax.ShapeDtypeStruct((3, 3, 640, 1280), sys.argv[2])} for i in range(int(sys.argv[3]))}
 jax.devices()
