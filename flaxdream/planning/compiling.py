@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from flaxdream.config.dreambooth import DreamBoothConfig
-from flaxdream.config.text_to_image import TextToImageConfig
-from flaxdream.config.training import TrainConfig
 from flaxdream.planning.buffers import from_analysis
 from flaxdream.planning.hlo_text import parse
 from flaxdream.planning.plan import Compiled, Facts
-from flaxdream.planning.programs import Assumed, Program, encode_program, sample_program, train_program
 from flaxdream.planning.refusals import refusal
-from flaxdream.planning.request import Request
 from flaxdream.planning.topologies import ATTACHED, Topology, attached, find
-from flaxdream.training.mesh import make_mesh
+
+if TYPE_CHECKING:  # the benchmarks' peers compile with this file, where the networks' libraries are not installed
+    from flaxdream.planning.programs import Program
 
 
 def devices_of(name: str) -> tuple[Topology, Sequence[jax.Device]]:
@@ -35,27 +35,6 @@ def devices_of(name: str) -> tuple[Topology, Sequence[jax.Device]]:
         raise ValueError(f"--topology {name}: JAX finds no such device here ({error}).") from None
     stats = devices[0].memory_stats() or {}
     return attached(name, devices[0].device_kind, len(devices), stats.get("bytes_limit")), devices
-
-
-def make_program(request: Request, devices: Sequence[jax.Device]) -> Program:
-    """The program of a request on these devices."""
-    config = request.config
-    mesh = make_mesh(config.fsdp, devices)
-    if request.program == "encode":
-        return encode_program(config, request.configs, mesh)
-    if request.program == "sample":
-        return sample_program(config, request.configs, mesh)
-    return train_program(config, request.configs, mesh, assumed(config, request.caption_count))
-
-
-def assumed(config: TrainConfig, caption_count: int) -> Assumed:
-    """What the settings say of the pictures. Pictures are taken to leave room for other crops."""
-    crops = config.random_flip or not config.center_crop
-    varies = isinstance(config, TextToImageConfig) and bool(config.shuffle_caption or config.caption_tag_dropout_rate)
-    prior = isinstance(config, DreamBoothConfig) and config.with_prior_preservation
-    wanted = config.cache_latents == "yes" or config.latents_cache_dir is not None
-    cached = wanted or (config.cache_latents == "auto" and not crops)
-    return Assumed(caption_count + prior, varies, prior, cached)
 
 
 def lower(program: Program) -> tuple[Any, Facts]:
@@ -79,3 +58,19 @@ def compile_lowered(lowered: Any) -> Compiled:
     seconds = time.perf_counter() - began
     text = done.as_text()
     return Compiled(text, from_analysis(done.memory_analysis(), parse(text)), None, seconds, True)
+
+
+def answer(folder: Path, machine: Topology, lowered: Any, facts: Facts) -> None:
+    """Writes facts.json, compiles, and writes compiled.json and module.txt; another process waits for the files."""
+    write(folder / "facts.json", {"facts": dataclasses.asdict(facts), "machine": dataclasses.asdict(machine)})
+    done = compile_lowered(lowered)
+    if done.text is not None:
+        (folder / "module.txt").write_text(done.text, encoding="utf-8")
+    write(folder / "compiled.json", dataclasses.asdict(dataclasses.replace(done, text=None)))
+
+
+def write(path: Path, values: object) -> None:
+    """JSON, whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(values), encoding="utf-8")
+    part.rename(path)

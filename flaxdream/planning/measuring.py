@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +43,27 @@ def require_tpu_compiler() -> None:
 
 def measure(request: Request) -> Plan:
     """The plan of a request. Raises ValueError for settings that cannot be, CompileError when the compiler fails."""
+    command = [sys.executable, "-m", "flaxdream.planning.child"]
     for_tpu = request.topology not in ATTACHED
+    return measured_by(command, request.as_json(), request.config.mixed_precision, for_tpu=for_tpu, full=request.full)
+
+
+def measured_by(command: Sequence[str], asked: str, mixed_precision: str, *, for_tpu: bool, full: bool) -> Plan:
+    """The plan of what the command compiles: it gets a folder with request.json, and writes as `compiling.answer`."""
     if for_tpu:
         require_tpu_compiler()
     with tempfile.TemporaryDirectory(prefix="flaxdream-plan-") as name:
         folder = Path(name)
-        (folder / "request.json").write_text(request.as_json(), encoding="utf-8")
+        (folder / "request.json").write_text(asked, encoding="utf-8")
         environment = _environment(folder) if for_tpu else dict(os.environ)
         with (folder / "log").open("wb") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "flaxdream.planning.child", name],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-            )
+            child = subprocess.Popen([*command, name], stdout=log, stderr=subprocess.STDOUT, env=environment)
             try:
-                early = _wait(child, folder, stop_early=for_tpu and not request.full)
+                early = _wait(child, folder, stop_early=for_tpu and not full)
             finally:
                 child.kill()
                 child.wait()
-        return _answer(folder, early, request.config.mixed_precision)
+        return _answer(folder, early, mixed_precision)
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from flaxdream.arrays import Shapes
+from flaxdream.config.dreambooth import DreamBoothConfig
+from flaxdream.config.text_to_image import TextToImageConfig
 from flaxdream.config.training import TrainConfig
 from flaxdream.diffusion.samplers import make_sampler
 from flaxdream.models.network import Network
 from flaxdream.planning.held_bytes import bytes_by_path
+from flaxdream.planning.request import Request
 from flaxdream.sampling import generate
-from flaxdream.training.mesh import param_shardings, replicated, rows_sharding
+from flaxdream.training.mesh import make_mesh, param_shardings, replicated, rows_sharding
 from flaxdream.training.recipes.denoising import CONTEXT_ON_DEVICE, Denoising
 from flaxdream.training.recipes.finetuned_model import (
     FinetunedModel,
@@ -93,6 +96,27 @@ def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, a
     images = batch["row"].shape[0]
     elements = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.trained))
     return Program("train", lambda: state_of.compiled_step().lower(state, frozen, batch), arguments, images, elements)
+
+
+def make_program(request: Request, devices: Sequence[jax.Device]) -> Program:
+    """The program of a request on these devices."""
+    config = request.config
+    mesh = make_mesh(config.fsdp, devices)
+    if request.program == "encode":
+        return encode_program(config, request.configs, mesh)
+    if request.program == "sample":
+        return sample_program(config, request.configs, mesh)
+    return train_program(config, request.configs, mesh, assumed(config, request.caption_count))
+
+
+def assumed(config: TrainConfig, caption_count: int) -> Assumed:
+    """What the settings say of the pictures. Pictures are taken to leave room for other crops."""
+    crops = config.random_flip or not config.center_crop
+    varies = isinstance(config, TextToImageConfig) and bool(config.shuffle_caption or config.caption_tag_dropout_rate)
+    prior = isinstance(config, DreamBoothConfig) and config.with_prior_preservation
+    wanted = config.cache_latents == "yes" or config.latents_cache_dir is not None
+    cached = wanted or (config.cache_latents == "auto" and not crops)
+    return Assumed(caption_count + prior, varies, prior, cached)
 
 
 def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:

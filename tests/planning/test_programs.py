@@ -13,7 +13,14 @@ from flaxdream.models.architectures import ARCHITECTURES
 from flaxdream.planning import compiling
 from flaxdream.planning.memory import kind_of
 from flaxdream.planning.plan import make_plan
-from flaxdream.planning.programs import Assumed, abstract_model, encode_program, sample_program, train_program
+from flaxdream.planning.programs import (
+    Assumed,
+    abstract_model,
+    assumed,
+    encode_program,
+    sample_program,
+    train_program,
+)
 from flaxdream.planning.topologies import Topology, attached
 from flaxdream.training.mesh import SMALLEST_SHARDED, make_mesh
 
@@ -95,13 +102,11 @@ def test_text_is_kept_as_states_as_ids_or_comes_with_the_rows():
 
 
 def test_the_settings_say_what_is_assumed_of_the_pictures():
-    assert compiling.assumed(DreamBoothConfig(), 1) == ASSUMED
+    assert assumed(DreamBoothConfig(), 1) == ASSUMED
     prior = DreamBoothConfig(center_crop=True, with_prior_preservation=True)
-    assert compiling.assumed(prior, 1) == Assumed(2, False, True, True)
-    assert compiling.assumed(TextToImageConfig(shuffle_caption=True, cache_latents="yes"), 7) == Assumed(
-        7, True, False, True
-    )
-    assert not compiling.assumed(DreamBoothConfig(center_crop=True, cache_latents="no"), 1).latents_cached
+    assert assumed(prior, 1) == Assumed(2, False, True, True)
+    assert assumed(TextToImageConfig(shuffle_caption=True, cache_latents="yes"), 7) == Assumed(7, True, False, True)
+    assert not assumed(DreamBoothConfig(center_crop=True, cache_latents="no"), 1).latents_cached
 
 
 def compiled(program):
