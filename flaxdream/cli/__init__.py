@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ COMMANDS = {
     "export": "write a checkpoint of a training as a model",
     "text_to_image": "train a model on captioned pictures",
     "cache": "make the latents and text states of a text_to_image training ahead of it",
+    "dataset": "check a set of pictures before training",
     "vae": "train a model's VAE on pictures",
     "plan": "say whether a training fits a TPU that is not here, and how fast it will be",
     "random_model": "write a model with random weights, to try commands and machines without a download",
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:  # a process of its own
         start_with_huge_pages()
     keep_freed_memory()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's alarm at slow compiles; what fails is an exception too
     try:
         return importlib.import_module(f"flaxdream.cli.{command}").main(arguments[1:])
     except ValueError as error:

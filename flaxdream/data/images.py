@@ -69,7 +69,7 @@ class Header:
     mode: str  # Pillow's, such as RGB, P or CMYK
     size: tuple[int, int]  # height and width as shown
     orientation: int  # EXIF's, 2 to 8 where a viewer turns or mirrors the picture, else 1
-    is_transparent: bool
+    is_transparent: bool  # somewhere
     is_animated: bool  # or has several pages
 
 
@@ -158,7 +158,7 @@ def _header(image: Image.Image) -> Header:
         image.mode,
         _shown_size(image),
         _orientation(image),
-        image.has_transparency_data,
+        image.has_transparency_data and int(np.asarray(image.convert("RGBA").getchannel("A")).min()) < 255,
         is_animated,
     )
 

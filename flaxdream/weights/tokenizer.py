@@ -6,13 +6,15 @@ import gzip
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flaxdream.arrays import Int
+if TYPE_CHECKING:  # jax is not needed to read a prompt
+    from flaxdream.arrays import Int
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,13 @@ def read_tokenizer(folder: str | Path) -> Any:
     from transformers import CLIPTokenizer
 
     return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def clip_tokenizer() -> Any:
+    """The tokenizer of OpenAI's CLIP, as SD 1.x has it, from the vocabulary that ships inside."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_clip_tokenizer(folder)
+        return read_tokenizer(folder)
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str], *, warn: bool = True) -> Int[np.ndarray, "b s"]:

@@ -367,7 +367,9 @@ def test_the_header_says_what_kind_of_file_it_is(tmp_path):
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     Image.new("RGBA", (6, 4)).save(tmp_path / "b.png")
     Image.new("CMYK", (6, 4)).save(tmp_path / "c.jpg")
+    Image.new("RGBA", (6, 4), "red").save(tmp_path / "opaque.png")
     gif, png, jpeg = (read_small(tmp_path / name, 4)[1] for name in ("a.gif", "b.png", "c.jpg"))
+    assert not read_small(tmp_path / "opaque.png", 4)[1].is_transparent
     assert (gif.format, gif.is_animated, gif.is_transparent) == ("GIF", True, False)
     assert (png.format, png.is_animated, png.is_transparent, png.orientation) == ("PNG", False, True, 1)
     assert (jpeg.format, jpeg.mode, jpeg.size) == ("JPEG", "CMYK", (4, 6))
