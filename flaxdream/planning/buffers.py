@@ -8,7 +8,10 @@ from typing import Any
 
 from flaxdream.planning.hlo_text import Module
 
-_PARAMETER = re.compile(r"^allocation \d+: size (\d+),(?: color (\d+),)? parameter (\d+),", re.MULTILINE)
+_PARAMETER = re.compile(
+    r"^allocation \d+: size (\d+),(?: color (\d+),)? parameter (\d+), shape \|.*\| at ShapeIndex \{(\d*)\}",
+    re.MULTILINE,
+)
 _OUTPUT = re.compile(r"^allocation \d+: size (\d+), (?:output shape|maybe-live-out)", re.MULTILINE)
 _TOTAL = re.compile(r"Memory Space: default \(color=0\)\s*\nTotal bytes: (\d+)")
 HOST = 5
@@ -19,7 +22,7 @@ class Buffers:
     """Bytes on one device while the program runs."""
 
     arguments: dict[int, int]
-    """By the number of the program's parameter, padding included."""
+    """By the number of the argument, padding included."""
     host_arguments: dict[int, int]
     """Those in the host's memory."""
     results: int
@@ -34,11 +37,17 @@ class Buffers:
 
 
 def from_dump(assignment: str, usage: str) -> Buffers:
-    """From `*buffer-assignment.txt` and `*memory-usage-report.txt`."""
+    """From `*buffer-assignment.txt` and `*memory-usage-report.txt`.
+
+    More than 2000 arguments of a TPU's program are one parameter, a tuple: its places are the arguments' numbers.
+    """
     here: dict[int, int] = {}
     host: dict[int, int] = {}
-    for size, colour, number in _PARAMETER.findall(assignment):
-        (host if colour == str(HOST) else here)[int(number)] = int(size)
+    found = _PARAMETER.findall(assignment)
+    in_tuple = any(place for *_, place in found)
+    for size, colour, number, place in found:
+        if place or not in_tuple:  # else the table of the tuple itself
+            (host if colour == str(HOST) else here)[int(place or number)] = int(size)
     total = _TOTAL.search(usage)
     if total is None:
         raise ValueError("the compiler's memory report names no total for the device's memory")
@@ -51,8 +60,10 @@ def from_analysis(analysis: Any, module: Module) -> Buffers:
     """From `compiled.memory_analysis()`; the sizes of arguments are their shapes'."""
     here: dict[int, int] = {}
     host: dict[int, int] = {}
-    for number, parameter in module.entry.parameters.items():
-        array = parameter.arrays[0]
+    parameters = module.entry.parameters
+    in_tuple = len(parameters) == 1 and parameters[0].shape.startswith("(")
+    arrays = parameters[0].arrays if in_tuple else [parameters[number].arrays[0] for number in sorted(parameters)]
+    for number, array in enumerate(arrays):
         (host if array.space == HOST else here)[number] = array.bytes
     stats = {name: int(getattr(analysis, f"{name}_size_in_bytes")) for name in ("output", "alias", "temp")}
     code = int(analysis.generated_code_size_in_bytes)

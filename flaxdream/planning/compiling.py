@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,22 @@ def lower(program: Program) -> tuple[Any, Facts]:
     began = time.perf_counter()
     lowered = program.lower()
     seconds = time.perf_counter() - began
-    return lowered, Facts(program.name, program.arguments, program.images, program.trained, seconds)
+    kept = kept_arguments(lowered)
+    return lowered, Facts(program.name, program.arguments, kept, program.images, program.trained, seconds)
+
+
+def kept_arguments(lowered: Any) -> tuple[str, ...]:
+    """The paths of the arguments that a lowered program reads, in its order: JAX drops the others."""
+    operations = lowered.compiler_ir("stablehlo").body.operations
+    main = next(one for one in operations if one.attributes["sym_name"].value == "main")
+    return tuple(_name(str(argument.location)) for argument in main.arguments)
+
+
+def _name(location: str) -> str:
+    """The name in a location such as loc("state['step']")."""
+    match = re.search(r'"((?:[^"\\]|\\.)*)"', location)
+    assert match is not None, location
+    return re.sub(r"\\([0-9A-F]{2})", lambda code: chr(int(code.group(1), 16)), match.group(1))
 
 
 def compile_lowered(lowered: Any) -> Compiled:

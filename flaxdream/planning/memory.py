@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flaxdream.planning.buffers import Buffers
-from flaxdream.planning.hlo_text import Module
 
 # What an argument is, by how its path starts; the first that fits counts.
 KINDS = (
@@ -44,18 +42,15 @@ def kind_of(path: str) -> str:
     return next((kind for start, kind in KINDS if path.startswith(start)), INPUTS)
 
 
-def memory(module: Module, buffers: Buffers, arguments: Mapping[str, int]) -> Memory:
-    """Sorts the compiler's buffers by the arguments' paths. `arguments` are the bytes per device of all, by path."""
-    paths = {number: _path(parameter.rest) for number, parameter in module.entry.parameters.items()}
+def memory(buffers: Buffers, arguments: Mapping[str, int], kept: Sequence[str]) -> Memory:
+    """Sorts the compiler's buffers by the arguments' paths.
+
+    `arguments` are the bytes per device of all, by path; `kept` the paths of those that the program reads, in order.
+    """
     kinds: dict[str, int] = {}
     for number, size in buffers.arguments.items():
-        kind = kind_of(paths.get(number, ""))
+        kind = kind_of(kept[number])
         kinds[kind] = kinds.get(kind, 0) + size
-    unused = sum(size for path, size in arguments.items() if path not in paths.values())
+    unused = sum(arguments[path] for path in arguments.keys() - set(kept))
     host = sum(buffers.host_arguments.values())
     return Memory(kinds, unused, buffers.results, buffers.temporaries, buffers.code, host)
-
-
-def _path(text: str) -> str:
-    match = re.search(r'op_name="((?:[^"\\]|\\.)*)"', text)
-    return match.group(1).replace("\\'", "'") if match else ""

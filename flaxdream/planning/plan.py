@@ -35,6 +35,9 @@ class Facts:
 
     program: str
     arguments: dict[str, int]
+    """Bytes on a device of each, by path."""
+    kept: tuple[str, ...]
+    """The paths of those that the program reads, in its order."""
     images: int
     trained: int
     lower_seconds: float
@@ -84,7 +87,7 @@ def make_plan(facts: Facts, compiled: Compiled, topology: Topology, mixed_precis
         sent = transfers.collectives(module)
         found = transfers.totals(sent)
         cost = estimate(operations(module), sent, topology.chip, mixed_precision)
-        lies = memory(module, compiled.buffers, facts.arguments)
+        lies = memory(compiled.buffers, facts.arguments, facts.kept)
         needed = float(lies.total)
     if compiled.refusal is not None:
         limit, needed = compiled.refusal.available or limit, compiled.refusal.needed or needed

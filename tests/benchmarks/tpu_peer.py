@@ -105,7 +105,9 @@ def main(folder: Path) -> None:
     seconds = time.perf_counter() - began
     held = bytes_by_path(dict(zip(("state", "frozen", "batch", "key"), arguments, strict=True)))
     trained = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["unet"]))
-    compiling.answer(folder, machine, lowered, Facts("train", held, rows, trained, seconds))
+    compiling.answer(
+        folder, machine, lowered, Facts("train", held, compiling.kept_arguments(lowered), rows, trained, seconds)
+    )
 
 
 def _placed(tree: Any, sharding: Any) -> Any:

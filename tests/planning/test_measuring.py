@@ -20,6 +20,7 @@ from tests.planning.programs_text import LOOP
 from tests.planning.test_memory import ASSIGNMENT, USAGE
 
 SMALL = DreamBoothConfig(resolution=32, train_batch_size=1, max_train_steps=1, compilation_cache_dir="")
+ARGUMENTS = {path: 512 for path in ("batch['x']", *(f"state['params']['{n}']" for n in range(4)))}
 ASKED = Request("dreambooth", SMALL, ARCHITECTURES["tiny"], "cpu", "train", 1, False)
 needs_tpu_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"),
@@ -51,7 +52,14 @@ def test_a_child_that_dies_is_an_error_with_its_last_words(monkeypatch):
 def test_a_compile_for_a_tpu_ends_when_the_memory_is_planned(monkeypatch):
     monkeypatch.setenv("TPU_LIBRARY_PATH", "somewhere")
     monkeypatch.setenv("XLA_FLAGS", "")
-    facts = {"program": "train", "arguments": {"batch['x']": 512}, "images": 8, "trained": 1, "lower_seconds": 1.0}
+    facts = {
+        "program": "train",
+        "arguments": ARGUMENTS,
+        "kept": list(ARGUMENTS),
+        "images": 8,
+        "trained": 1,
+        "lower_seconds": 1.0,
+    }
     chip = {"name": "c", "peak": 1e12, "bandwidth": 1e9, "memory": 1e9, "links": 1e9, "float32_share": 1.0}
     machine = {"name": "v5e-8", "chip": chip, "devices": 8, "layout": "v5e:2x4", "options": {}}
     program = f"""

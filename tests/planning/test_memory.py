@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flaxdream.planning.buffers import Buffers, from_dump
-from flaxdream.planning.hlo_text import parse
 from flaxdream.planning.memory import kind_of, memory
-from tests.planning.programs_text import LOOP, ROW, WEIGHT
+from tests.planning.programs_text import ROW, WEIGHT
 
 ASSIGNMENT = """BufferAssignment:
 allocation 0: size 512, thread-local:
@@ -18,6 +17,14 @@ allocation 6: size 512, color 5, parameter 0, shape |f32[128]| at ShapeIndex {},
 allocation 7: size 1024, output shape is |(f32[128], f32[3,3,128,64])|, maybe-live-out:
 allocation 33: size 393728, preallocated-temp:
 allocation 37: size 11649536, color 1, preallocated-temp:
+"""
+# The compiler's own table of the tuple is no argument.
+IN_A_TUPLE = """BufferAssignment:
+allocation 1: size 2097152, parameter 0, shape |f32[4,32,32,128]| at ShapeIndex {2065}, maybe-live-out:
+allocation 2: size 294912, parameter 0, shape |f32[3,3,128,64]| at ShapeIndex {1}, maybe-live-out:
+allocation 3: size 16536, parameter 0, shape |(f32[128], f32[3,3,128,64], f32[4,32,32,128])| at ShapeIndex {}:
+allocation 6: size 512, color 5, parameter 0, shape |f32[128]| at ShapeIndex {0}, maybe-live-out:
+allocation 7: size 1024, output shape is |(f32[128], f32[3,3,128,64])|, maybe-live-out:
 """
 USAGE = """Memory Space: default (color=0)
 Total bytes: 2800000 (2.67MiB)
@@ -54,7 +61,14 @@ def test_buffers_are_those_of_the_devices_own_memory():
 
 def test_arguments_that_the_program_drops_lie_on_the_device_all_the_same():
     buffers = Buffers({0: WEIGHT, 1: ROW}, {}, 10, 100, 7)
-    arguments = {"state['params']['w']": WEIGHT, "batch['x']": ROW, "frozen['vae']['decoder']": 5000}
-    found = memory(parse(LOOP), buffers, arguments)
+    arguments = {"frozen['vae']['decoder']": 5000, "state['params']['w']": WEIGHT, "batch['x']": ROW}
+    found = memory(buffers, arguments, ("state['params']['w']", "batch['x']"))
     assert found.kinds == {"parameters": WEIGHT, "batch": ROW}
     assert (found.unused, found.total) == (5000, WEIGHT + ROW + 5000 + 10 + 100 + 7)
+
+
+def test_thousands_of_arguments_are_one_tuple_whose_places_are_their_numbers():
+    found = from_dump(IN_A_TUPLE, USAGE)
+    assert found.arguments == {2065: 2097152, 1: 294912}
+    assert found.host_arguments == {0: 512}
+    assert (found.results, found.total) == (1024, 2800000)

@@ -46,7 +46,7 @@ def test_a_chip_that_is_in_no_table_gets_no_time():
 def test_a_refusal_is_told_with_its_bytes():
     message = "Ran out of memory in memory space hbm. Used 17.62G of 15.75G hbm."
     compiled = Compiled(None, None, refusal(message), 3.0, False)
-    plan = make_plan(Facts("train", {}, 8, 1, 1.0), compiled, find("v5e-8"), "bf16")
+    plan = make_plan(Facts("train", {}, (), 8, 1, 1.0), compiled, find("v5e-8"), "bf16")
     assert not plan.fits
     assert "NO  17.62 GiB of 15.75 GiB a device" in plan_text(plan) and message in plan_text(plan)
 
