@@ -10,6 +10,13 @@ from typing import Any
 
 from flaxdream.cli.flags import parse_training
 
+OUT_OF_MEMORY = (
+    "The device's memory is too small for this. What helps, the cheapest first: --mixed_precision bf16, "
+    "--gradient_checkpointing, a smaller --train_batch_size with more --gradient_accumulation_steps, --fsdp over "
+    "several devices, --use_8bit_adam, --offload_ema, --offload_optimizer. flaxdream plan with the same flags, "
+    "--topology and --advise tries them on a machine without the device."
+)
+
 
 def train(
     argv: Sequence[str],
@@ -38,4 +45,9 @@ def train(
         return getattr(importlib.import_module(module), name)(config)
     except (DivergedError, CheckpointNotSavedError, NotUploadedError) as error:
         print(f"flaxdream {command}: {error}", file=sys.stderr)
+        return 1
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"flaxdream {command}: {str(error).splitlines()[0]}\n{OUT_OF_MEMORY}", file=sys.stderr)
         return 1

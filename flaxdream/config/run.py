@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -163,9 +164,9 @@ class RunConfig:
         """The name of the gradient checkpointing policy."""
         return self.gradient_checkpointing_policy or ("blocks" if self.gradient_checkpointing else "none")
 
-    def validation_every(self, steps_per_epoch: int) -> int:
-        """Optimizer steps from one validation to the next."""
-        return self.validation_steps if self.validation_epochs is None else self.validation_epochs * steps_per_epoch
+    def validation_every(self, steps_per_epoch: Callable[[], int]) -> int:
+        """Optimizer steps from one validation to the next; those of an epoch are asked for only where they count."""
+        return self.validation_steps if self.validation_epochs is None else self.validation_epochs * steps_per_epoch()
 
     def rows_per_step(self, devices: int) -> int:
         """Pictures of an optimizer step, class pictures not counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ from flaxdream.config.checks import below, not_above_zero, outside
 from flaxdream.config.training import TrainConfig
 from flaxdream.config.training_checks import train_notes, train_problems
 
+NOT_OF_A_STREAM = ("use_aspect_ratio_bucket", "held_out_samples", "latents_cache_dir")
 HELD_OUT = ("held_out_data_dir", "held_out_split", "held_out_samples")
 
 
@@ -33,6 +35,13 @@ class TextToImageConfig(CaptionedData, TrainConfig):
     """Epochs from one validation to the next."""
     validation_steps: int | None = None  # type: ignore[assignment]
     """Optimizer steps from one validation to the next, instead of validation_epochs."""
+
+    # streams
+    streaming: bool = False
+    """Read a data set of the Hub, parquet files or tars as a stream, which is never here as a whole and only goes
+    forward; each host reads its own share. A checkpoint remembers the place."""
+    shuffle_buffer_size: int = 1000
+    """So many pictures of a stream are in memory, twice, and shuffled."""
 
     # aspect-ratio buckets
     use_aspect_ratio_bucket: bool = False
@@ -72,11 +81,11 @@ class TextToImageConfig(CaptionedData, TrainConfig):
     early_stopping_patience: int | None = None
     """End the training when so many held-out losses in a row have not been the lowest."""
 
-    def validation_every(self, steps_per_epoch: int) -> int:
-        """Optimizer steps from one validation to the next."""
-        if self.validation_steps is not None:
-            return self.validation_steps
-        return (self.validation_epochs or 0) * steps_per_epoch
+    def validation_every(self, steps_per_epoch: Callable[[], int]) -> int:
+        """Optimizer steps from one validation to the next; those of an epoch are asked for only where they count."""
+        if self.validation_steps is not None or not self.validation_epochs:
+            return self.validation_steps or 0
+        return self.validation_epochs * steps_per_epoch()
 
 
 def text_to_image_problems(config: TextToImageConfig) -> list[str]:
@@ -86,6 +95,8 @@ def text_to_image_problems(config: TextToImageConfig) -> list[str]:
     problems += below(config, ("keep_tokens", "held_out_samples", "held_out_loss_steps"), 0)
     problems += below(config, ("early_stopping_patience", "bucket_divisor", "bucket_fewest_pictures"), 1)
     problems += not_above_zero(config, ("bucket_most_upscaled",))
+    problems += below(config, ("shuffle_buffer_size",), 1)
+    problems += _stream_problems(config) if config.streaming else []
     if config.use_aspect_ratio_bucket and config.resolution % config.bucket_divisor:
         problems.append(
             f"--resolution {config.resolution} is not a multiple of --bucket_divisor {config.bucket_divisor}, as the "
@@ -106,11 +117,19 @@ def text_to_image_problems(config: TextToImageConfig) -> list[str]:
     return problems
 
 
+def _stream_problems(config: TextToImageConfig) -> list[str]:
+    asked = [name for name in NOT_OF_A_STREAM if getattr(config, name)]
+    asked += ["cache_latents yes"] if config.cache_latents == "yes" else []
+    return [f"--{name} needs all pictures before the start: it does not go with --streaming." for name in asked]
+
+
 def text_to_image_notes(config: TextToImageConfig) -> list[str]:
     """Settings that have no effect, or hardly the one that was meant; they stop nothing."""
     notes = train_notes(config)
     if config.keep_tokens and not (config.shuffle_caption or config.caption_tag_dropout_rate):
         notes.append("--keep_tokens has no effect without --shuffle_caption or --caption_tag_dropout_rate.")
+    if config.shuffle_buffer_size != type(config).shuffle_buffer_size and not config.streaming:
+        notes.append("--shuffle_buffer_size has no effect without --streaming.")
     changed = [
         name
         for name in vars(config)

@@ -94,6 +94,11 @@ class CaptionedRows:
         buckets = [] if self.buckets is None else [self.buckets.fingerprint]
         return text_digest([self.pictures.fingerprint, str(self.repeats), *buckets])
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out of the set."""
+        return self.pictures.notes
+
     def __len__(self) -> int:
         return len(self.pictures)
 

@@ -94,7 +94,10 @@ class StreamedRows:
 
     def __len__(self) -> int:
         if self._known_length is None:
-            raise ValueError(f"{self.name} is a stream of unknown length; --max_train_steps says when to stop")
+            raise ValueError(
+                f"{self.name} is a stream of unknown length: give --max_train_steps, and --validation_steps instead of "
+                "--validation_epochs"
+            )
         return self._known_length
 
     def rows(self, step: int, places: Sequence[int] | None = None) -> list[Row]:

@@ -133,7 +133,10 @@ def _curves_section(run: Run) -> str:
 
 
 def _pictures_section(run: Run) -> str:
-    strips = [("Subject", run.instance), ("Class, to keep what the model knows", run.classes)]
+    strips = [
+        ("Some of them" if run.data_set else "Subject", run.instance),
+        ("Class, to keep what the model knows", run.classes),
+    ]
     parts = []
     for name, paths in strips:
         if paths:

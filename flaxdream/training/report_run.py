@@ -52,6 +52,11 @@ class Run:
         return self.metrics[-1]["step"] if self.metrics else None
 
     @property
+    def data_set(self) -> str:
+        """The captioned set that the run trained on; empty for the pictures of a subject."""
+        return str(self.settings.get("dataset_name") or self.settings.get("train_data_dir") or "")
+
+    @property
     def is_complete(self) -> bool:
         """Whether the run went to its end, where its summary is written; one of an earlier, longer run is none."""
         ended = bool(self.summary) and self.summary.get("completed", True) is not False

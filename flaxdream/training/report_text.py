@@ -27,6 +27,8 @@ def headline(run: Run) -> tuple[str, str]:
     rows = run.metrics
     if rows and isinstance(rows[-1].get("time"), int | float):
         words.append(time.strftime("%Y-%m-%d", time.gmtime(rows[-1]["time"])))
+    if data := run.data_set:
+        return f"trained on {_short(data)}", " · ".join(words)
     learnt = run.summary.get("instance_prompts")
     more = len(set(map(str, learnt))) - 1 if isinstance(learnt, list) and not run.settings.get("instance_prompt") else 0
     title = trigger(run) or run.folder.resolve().name
@@ -63,6 +65,9 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     if losses:
         mean = running_mean(np.array(losses, np.float64))
         yield "Loss", f"{mean[0]:.3g} → {mean[-1]:.3g}" if len(mean) > 1 else f"{mean[0]:.3g}"
+    held_out = [row["held_out_loss"] for row in run.metrics if isinstance(row.get("held_out_loss"), int | float)]
+    if held_out:
+        yield "Held-out loss", f"{held_out[0]:.3g} → {held_out[-1]:.3g}"
     seconds = _number(run.summary, "total_seconds", "seconds")
     times = [row["time"] for row in run.metrics if isinstance(row.get("time"), int | float)]
     if seconds is not None:

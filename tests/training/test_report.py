@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxdream.config import DreamBoothConfig
+from flaxdream.config import DreamBoothConfig, TextToImageConfig
 from flaxdream.config.yaml_file import write_yaml
 from flaxdream.sampling.prompts import Request
 from flaxdream.training import report
@@ -104,6 +104,17 @@ def page(tmp_path_factory):
     path = write_report(folder)
     assert path == folder / "report.html" and not list(folder.glob(".*"))
     return Page(path)
+
+
+def test_a_run_on_a_captioned_set_is_named_after_it_and_shows_its_held_out_loss(tmp_path):
+    write_yaml(tmp_path / "config.yaml", TextToImageConfig(train_data_dir="/data/birds"))
+    log(tmp_path, [(0, {"held_out_loss": 1.5}), (1, {"loss": 0.5}), (2, {"loss": 0.4, "held_out_loss": 0.25})])
+    (tmp_path / "summary.json").write_text(json.dumps({"instance_prompts": ["a wren", "a robin"]}))
+    write_thumbs(tmp_path, "instance", [picture(1)])
+    text = " ".join(Page(write_report(tmp_path)).words)
+    assert "trained on birds" in text and "a wren and 1 more" not in text
+    assert "Held-out loss" in text and "1.5 → 0.25" in text
+    assert "Some of them" in text and "Subject" not in text
 
 
 def test_the_page_needs_nothing_from_elsewhere(page):

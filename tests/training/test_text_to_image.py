@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
 from flaxdream.cli import main
 from flaxdream.training.recipes import cached, denoising
-from flaxdream.weights.random_model import write_random_model
 from flaxdream.weights.safetensors import open_safetensors
+from tests.training.smallest_model import write_smallest_model
 
 pytestmark = pytest.mark.slow
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
@@ -21,12 +22,12 @@ COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 def data(tmp_path_factory):
     """A model, twelve captioned pictures of three shapes, and four that are held out."""
     folder = tmp_path_factory.mktemp("text_to_image")
-    write_random_model(folder / "model", "tiny")
+    write_smallest_model(folder / "model")
     for kind, count in (("train", 12), ("held_out", 4)):
         (folder / kind).mkdir()
         lines = []
         for number in range(count):
-            colour, size = COLOURS[number % 6], ((64, 64), (128, 64), (64, 128))[number % 3]
+            colour, size = COLOURS[number % 6], ((32, 32), (64, 32), (32, 64))[number % 3]
             Image.new("RGB", size, colour).save(folder / kind / f"{number}.png")
             lines.append(json.dumps({"file_name": f"{number}.png", "text": f"{colour}, plain, picture"}))
         (folder / kind / "metadata.jsonl").write_text("\n".join(lines))
@@ -38,7 +39,7 @@ def run(data, name, code=0, command="text_to_image", **changes):
         "pretrained_model_name_or_path": data / "model",
         "train_data_dir": data / "train",
         "output_dir": data / name,
-        "resolution": 64,
+        "resolution": 32,
         "center_crop": True,
         "train_batch_size": 1,
         "max_train_steps": 4,
@@ -79,7 +80,7 @@ def test_captions_tokenized_ahead_or_row_by_row_and_latents_cached_or_not_give_t
 
 def test_buckets_train_each_shape_at_its_own_size_cached_and_live(data):
     settings = {
-        "use_aspect_ratio_bucket": True, "bucket_divisor": 32, "num_train_epochs": 2, "max_train_steps": None,
+        "use_aspect_ratio_bucket": True, "bucket_divisor": 16, "num_train_epochs": 2, "max_train_steps": None,
         "train_batch_size": 1,
     }  # fmt: skip
     cached = run(data, "buckets", **settings)
@@ -120,6 +121,48 @@ def test_training_ends_early_when_the_held_out_loss_no_longer_falls(data):
     assert (folder / "report.html").is_file() and (folder / "model_index.json").is_file()
 
 
+@pytest.fixture(scope="module")
+def parquet(data):
+    """The twelve pictures in two parquet files, one of them without a caption."""
+    (data / "parquet").mkdir()
+    for part in range(2):
+        numbers = range(6 * part, 6 * part + 6)
+        pictures = [{"bytes": (data / f"train/{n}.png").read_bytes(), "path": f"{n}.png"} for n in numbers]
+        texts = [None if n == 7 else f"{COLOURS[n % 6]} picture" for n in numbers]
+        datasets.Dataset.from_dict({"image": pictures, "text": texts}).cast_column(
+            "image", datasets.Image()
+        ).to_parquet(data / f"parquet/train-{part}.parquet")
+    return data / "parquet"
+
+
+def test_a_stream_trains_and_a_checkpoint_remembers_its_place(data, parquet, capsys):
+    stream = {
+        "streaming": True, "shuffle_buffer_size": 4, "train_data_dir": parquet, "max_train_steps": 6,
+        "lr_scheduler": "constant", "seed": 3,
+    }  # fmt: skip
+    whole = run(data, "stream", **stream)
+    assert "rows without caption" in capsys.readouterr().out
+    run(
+        data, "stream_resumed", **stream | {"max_train_steps": 3, "checkpointing_steps": 2, "dataloader_num_workers": 1}
+    )
+    resumed = run(data, "stream_resumed", resume_from_checkpoint="latest", **stream)
+    assert losses(resumed) == losses(whole)
+    assert len(set(losses(whole))) == 6
+
+
+def test_what_needs_all_pictures_does_not_go_with_a_stream(data, parquet, capsys):
+    stream = {"streaming": True, "train_data_dir": parquet}
+    run(data, "wrong", code=2, use_aspect_ratio_bucket=True, cache_latents="yes", latents_cache_dir="x", **stream)
+    text = capsys.readouterr().err
+    assert all(f"--{name} needs all pictures" in text for name in ("use_aspect_ratio_bucket", "cache_latents yes"))
+    run(data, "wrong", code=2, **stream | {"max_train_steps": None})
+    assert "unknown length: give --max_train_steps" in capsys.readouterr().err
+    run(data, "wrong", code=2, validation_prompt="a", **stream)
+    assert "--validation_steps" in capsys.readouterr().err
+    run(data, "wrong", code=2, **stream | {"train_data_dir": data / "train"})
+    assert "leave --streaming out" in capsys.readouterr().err
+
+
 def test_another_prediction_type_is_trained_and_written_down(data):
     folder = run(data, "v", prediction_type="v_prediction", dream_training=True, multires_noise_iterations=3)
     assert json.loads((folder / "scheduler/scheduler_config.json").read_text())["prediction_type"] == "v_prediction"
@@ -148,3 +191,10 @@ def test_all_problems_are_told_at_once(data, capsys):
     text = capsys.readouterr().err
     assert "nowhere" in text and "'x'" in text
     assert not (data / "wrong").exists()
+
+
+def test_latents_of_pictures_that_move_are_not_kept(data, capsys):
+    run(data, "wrong", code=2, center_crop=None, random_flip=True, latents_cache_dir=data / "cache")
+    assert "a kept latent cannot be flipped" in capsys.readouterr().err
+    run(data, "wrong", code=2, center_crop=None, cache_latents="yes")
+    assert "room for a random crop: add --center_crop" in capsys.readouterr().err

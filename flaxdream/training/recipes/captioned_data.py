@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import jax
 
 from flaxdream.config.captioned import CaptionedData
 from flaxdream.data.images import BrokenPicture
 from flaxdream.data.picture_set import Part, PictureSet, drawn_samples
-from flaxdream.data.sources import open_pictures
+from flaxdream.data.sources import open_pictures, open_stream
 
 CHECKED_AT_MOST = 2000  # pictures that are read to the end before the start; of more, every so-many-th
+
+
+class Stream(NamedTuple):
+    """What `StreamedRows` reads."""
+
+    dataset: Any  # a datasets.IterableDataset
+    name: str
 
 
 def training_set(
@@ -27,6 +35,20 @@ def split_of(
 ) -> PictureSet:
     """Another split of the same data."""
     return _opened(config, split, token, cache_dir)
+
+
+def stream_of(config: CaptionedData, *, token: str | None = None, cache_dir: str | None = None) -> Stream:
+    """The data to train on as a stream. Raises ValueError if they cannot be one."""
+    return Stream(
+        *open_stream(
+            config.dataset_name,
+            config.dataset_config_name,
+            config.train_data_dir,
+            split=config.dataset_split,
+            cache_dir=cache_dir,
+            token=token,
+        )
+    )
 
 
 def _opened(config: CaptionedData, split: str, token: str | None, cache_dir: str | None) -> PictureSet:

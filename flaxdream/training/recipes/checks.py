@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from flaxdream.config.training import TrainConfig
+from flaxdream.data.loader import Loader, LoaderSettings
+from flaxdream.data.rows import RowSource
 from flaxdream.diffusion.samplers import scheduler_config
 from flaxdream.training.recipes.previews import validation_requests
 from flaxdream.training.trackers import tracker_names
@@ -26,3 +28,29 @@ def late_problems(config: TrainConfig, samplers: tuple[str | None, ...] = ()) ->
         except ValueError as error:
             found.append(str(error))
     return found
+
+
+def loader_settings(config: TrainConfig) -> LoaderSettings:
+    """How the run's pictures are cut and read."""
+    return LoaderSettings(
+        (config.resolution, config.resolution),
+        center_crop=config.center_crop,
+        random_flip=config.random_flip,
+        interpolation=config.image_interpolation_mode,
+        skip_broken=config.skip_broken_images,
+        num_workers=config.dataloader_num_workers,
+    )
+
+
+def wants_kept_latents(config: TrainConfig) -> bool:
+    """Whether latents are to be made once, whatever their number."""
+    return config.cache_latents == "yes" or config.latents_cache_dir is not None
+
+
+def refuse_moving_latents(config: TrainConfig, source: RowSource) -> None:
+    """ValueError where latents are to be kept of pictures that look different at each step."""
+    if wants_kept_latents(config) and Loader(source, loader_settings(config), local_rows=(0,)).augments:
+        raise ValueError(
+            "--cache_latents yes and --latents_cache_dir go with pictures that look the same at every step, and these "
+            "leave room for a random crop: add --center_crop, or use --cache_latents auto."
+        )

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from flaxdream.arrays import Params
 from flaxdream.config.training import TrainConfig
 from flaxdream.data.held_out import HeldOutRows
-from flaxdream.data.loader import Loader, LoaderSettings
+from flaxdream.data.loader import Loader
 from flaxdream.data.rows import RowSource
 from flaxdream.data.shards import caption_shards, picture_shards
 from flaxdream.diffusion.timesteps import TimestepSampling
@@ -28,6 +28,7 @@ from flaxdream.training.recipes.cached import (
     on_disk,
     picture_encoder,
 )
+from flaxdream.training.recipes.checks import loader_settings, wants_kept_latents
 from flaxdream.training.recipes.finetuned_model import FinetunedModel, local_copy
 from flaxdream.training.recipes.held_out_loss import HeldOutLoss
 from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
@@ -63,7 +64,9 @@ class Denoising:
             self._held_out = HeldOutLoss(model, held_out, self._resolution, config.image_interpolation_mode)
 
     def examples(self) -> dict[str, list[np.ndarray]]:
-        """Pictures of the first steps: instance pictures, and class pictures where there are some."""
+        """Pictures of the first steps: instance pictures, and class pictures where there are some; none of a stream."""
+        if not self.source.random_access:
+            return {}
         loader = self._loader()
         rows = {row.index: row.is_class for step in range(4) for row in self.source.rows(step)}
         kinds = {"instance": False, "class": True}
@@ -122,19 +125,13 @@ class Denoising:
 
     def _lives(self, loader: Loader) -> bool:
         """Whether latents are made in each step: asked for, or they look different each time, or are too many."""
-        config = self.config
-        wanted = config.cache_latents == "yes" or config.latents_cache_dir is not None
-        if wanted and loader.augments:
-            raise ValueError(
-                "--cache_latents yes and --latents_cache_dir go with pictures that look the same at every step: add "
-                "--center_crop and leave --random_flip out, or use --cache_latents auto."
-            )
-        if wanted or config.cache_latents == "no":
+        config, wanted = self.config, wants_kept_latents(self.config)
+        if wanted or loader.augments or config.cache_latents == "no":
             return not wanted
         height, width = self._resolution
         vae = self.model.networks.vae.config
         size = len(self.source) * (height * width // vae.downscale**2) * vae.latent_channels * 2 * 4
-        return loader.augments or size > LATENTS_IN_MEMORY
+        return size > LATENTS_IN_MEMORY
 
     def loss_of_rows(self) -> LossOfRows:
         networks, objective = self.model.networks, objective_of(self.config, self.model.scheduler)
@@ -183,16 +180,8 @@ class Denoising:
         return {row.caption_index for step in range(4) for row in self.source.rows(step) if not row.is_class}
 
     def _loader(self) -> Loader:
-        config = self.config
-        settings = LoaderSettings(
-            self._resolution,
-            center_crop=config.center_crop,
-            random_flip=config.random_flip,
-            interpolation=config.image_interpolation_mode,
-            skip_broken=config.skip_broken_images,
-            num_workers=config.dataloader_num_workers,
-        )
-        return Loader(self.source, settings, local_rows=local_rows(self.mesh, self.source.batch_rows))
+        rows = local_rows(self.mesh, self.source.batch_rows)
+        return Loader(self.source, loader_settings(self.config), local_rows=rows)
 
 
 def objective_of(config: TrainConfig, scheduler: Mapping[str, Any]) -> Objective:

@@ -12,7 +12,7 @@ from flaxdream.data.folders import check_pictures
 from flaxdream.training.mesh import make_mesh
 from flaxdream.training.recipes import finetuned_model
 from flaxdream.training.recipes.captioned_data import say
-from flaxdream.training.recipes.checks import late_problems
+from flaxdream.training.recipes.checks import late_problems, refuse_moving_latents
 from flaxdream.training.recipes.class_pictures import draw_missing, with_defaults
 from flaxdream.training.recipes.denoising import Denoising
 from flaxdream.training.recipes.long_captions import long_captions
@@ -52,7 +52,8 @@ def train_dreambooth(config: DreamBoothConfig) -> int:
         repeats=config.repeats,
         concept_repeats=[concept.repeats for concept in concepts],
     )
-    steps = total_steps(config, source.steps_per_epoch)
+    refuse_moving_latents(config, source)
+    steps = total_steps(config, source)
     instances = sum(not picture.is_class for picture in gathered.pictures)
     say([
         f"{instances} instance pictures, {len(gathered.pictures) - instances} class pictures, {source.batch_rows} rows "

@@ -16,11 +16,15 @@ import jax
 from flaxdream.arrays import Params
 from flaxdream.config.run import RunConfig
 from flaxdream.config.yaml_file import write_yaml
+from flaxdream.data.rows import RowSource
+from flaxdream.data.streamed import StreamedRows
+from flaxdream.planning.told_step import ToldStep
 from flaxdream.training import loop
 from flaxdream.training.checkpoints import Checkpoints
 from flaxdream.training.interruption import Interruption
 from flaxdream.training.mesh import param_shardings, replicated
 from flaxdream.training.optimizer import evaluation_params
+from flaxdream.training.recipes import stream_places
 from flaxdream.training.recipes.finetuned_model import local_copy
 from flaxdream.training.recipes.held_out import HeldOut
 from flaxdream.training.recipes.optimization import ema_options, optimizer, schedules
@@ -77,7 +81,7 @@ def run(task: Task) -> int:
             preview_due=lambda step: bool(task.requests) and (held_out.ended or validation_due(task, step)),
             evaluate=held_out,
             evaluate_due=held_out.due,
-            save=lambda step, state: checkpoints.save(step, state, state_of.extra()),
+            save=lambda step, state: checkpoints.save(step, state, state_of.extra(step)),
             save_due=lambda step: config.checkpointing_steps > 0 and step % config.checkpointing_steps == 0,
             stopped=stopped,
             last_good=lambda: str(checkpoints.latest() or "none"),
@@ -89,7 +93,8 @@ def run(task: Task) -> int:
                 preview(0, state)
         if start < task.steps:
             watch.busy("compiling")
-        outcome = loop.run(state_of.compiled_step(), state, frozen, batches, start=start, stop=task.steps, hooks=hooks)
+        step = ToldStep(state_of.compiled_step(), watch.say)
+        outcome = loop.run(step, state, frozen, batches, start=start, stop=task.steps, hooks=hooks)
         checkpoints.wait()
     if outcome.stopped:
         if primary:
@@ -112,15 +117,17 @@ def run(task: Task) -> int:
     return 0
 
 
-def total_steps(config: RunConfig, steps_per_epoch: int) -> int:
+def total_steps(config: RunConfig, source: RowSource) -> int:
     """Optimizer steps of the run: max_train_steps, else the epochs'."""
-    return config.max_train_steps or math.ceil(config.num_train_epochs * steps_per_epoch)
+    return config.max_train_steps or math.ceil(config.num_train_epochs * source.steps_per_epoch)
 
 
 def validation_due(task: Task, step: int) -> bool:
     """Whether the step is one after which the model is looked at; the last one is."""
-    every = task.config.validation_every(task.source.steps_per_epoch)
-    return step == task.steps or (every > 0 and step % every == 0)
+    if step == task.steps:
+        return True
+    every = task.config.validation_every(lambda: task.source.steps_per_epoch)
+    return every > 0 and step % every == 0
 
 
 class RunState:
@@ -144,6 +151,7 @@ class RunState:
             if extra["data"] != self._fingerprint:
                 print("resume: the pictures or captions are not those of the checkpoint; the order starts anew.")
             print(f"going on from {found}")
+        stream_places.go_on(self.task.source, extra.get("stream"))
         return state, int(state["step"])
 
     def abstract(self) -> State:
@@ -153,10 +161,13 @@ class RunState:
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, self._shardings()
         )
 
-    def extra(self) -> dict[str, Any]:
-        """What a checkpoint remembers beside the state."""
+    def extra(self, step: int) -> dict[str, Any]:
+        """What a checkpoint after `step` steps remembers beside the state. All processes take part."""
         folder = str(self.task.model_folder.absolute())  # an export takes from there what did not train
-        return {"config": _json(dataclasses.asdict(self.config)), "data": self._fingerprint, "model_folder": folder}
+        about = {"config": _json(dataclasses.asdict(self.config)), "data": self._fingerprint, "model_folder": folder}
+        if isinstance(self.task.source, StreamedRows):
+            about["stream"] = stream_places.of_all_hosts(self.task.source, step)
+        return about
 
     def compiled_step(self) -> Any:
         """The jitted step; the state is donated."""

@@ -54,7 +54,7 @@ def train_vae(config: VaeConfig) -> int:
         config.rows_per_step(jax.device_count()),
         config.seed,
     )
-    steps = total_steps(config, source.steps_per_epoch)
+    steps = total_steps(config, source)
     say([
         *pictures.notes,
         *(f"left out: {problem}" for problem in broken.values()),

@@ -75,6 +75,11 @@ class Watch:
         """Says on the bar what goes on that is no step, until the next one."""
         self._progress.set_postfix_str(doing)
 
+    def say(self, text: str) -> None:
+        """Prints above the bar, on the first host."""
+        if not self._progress.disable:
+            self._progress.write(text)
+
     def evaluated(self, step: int, loss: float) -> None:
         """A held-out loss, which stands beside the step's own metrics."""
         self.held_out = loss
