@@ -38,9 +38,9 @@ CASES = {
     "unet": ("tiny", {}),
     "unet and text encoder": ("tiny", {"text_encoder": True}),
     "prior preservation and min-SNR": ("tiny", {"prior": 0.3, "snr_gamma": 5.0}),
-    "EMA, offset noise, input perturbation and clipping": (
+    "EMA, min-SNR, offset noise, input perturbation and clipping": (
         "tiny",
-        {"ema": True, "noise_offset": 0.1, "input_perturbation": 0.1, "max_grad_norm": 0.05},
+        {"ema": True, "snr_gamma": 5.0, "noise_offset": 0.1, "input_perturbation": 0.1, "max_grad_norm": 0.05},
     ),
     "v-prediction": ("tiny-v", {}),
     "v-prediction, prior preservation and min-SNR": ("tiny-v", {"prior": 0.3, "snr_gamma": 5.0}),
