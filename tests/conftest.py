@@ -1,4 +1,4 @@
-"""The weather of every test: 8 CPU devices, strict JAX, highest matmul precision, no network."""
+"""The weather of every test: 8 CPU devices, strict JAX, highest matmul precision, no network, shared programs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -19,6 +20,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_default_matmul_precision", "highest")
 
+COMPILE_SECONDS = 0.3  # of a program that is kept
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -33,3 +35,13 @@ def no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory):
+    """Tests that need the same program share it, over all workers of this run; the next run starts without."""
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled-programs"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", COMPILE_SECONDS)
+    compilation_cache.reset_cache()  # what was compiled before, at import, found none
