@@ -139,7 +139,7 @@ def test_samples_are_the_first_of_the_stream_and_the_length_is_known_then(folder
     shares = [sorted(numbers(part, range(4))) for part in parts]
     assert all(shares[number] == sorted(numbers(part, range(4, 8))) for number, part in enumerate(parts))
     assert len({*shares[0], *shares[1]}) == 8
-    with pytest.raises(ValueError, match="stream of unknown length; --max_train_steps says when to stop"):
+    with pytest.raises(ValueError, match="stream of unknown length: give --max_train_steps"):
         len(opened(folder))
 
 
