@@ -42,17 +42,37 @@ def _visits(module: Module, here: Computation, times: float, inside: bool) -> It
 
 
 def trips(loop: Instruction, module: Module) -> int:
-    """How often a loop runs: what the compiler notes, else the largest constant of its condition."""
+    """How often a loop runs: what the compiler notes, else the bound of its condition by the step of its counter.
+
+    The compiler unrolls loops and then counts in larger steps. A bound or a step that is not found is taken as the
+    largest constant of the condition and 1.
+    """
     known = _KNOWN.search(loop.rest)
     if known:
         return int(known.group(1))
-    constants = [
-        int(match.group(1))
-        for name in loop.called("condition")
-        for one in _with_fusions(module, module.computations[name])
-        if one.opcode == "constant" and (match := _CONSTANT.match(one.inside))
-    ]
-    return max(constants, default=1) or 1
+    condition = module.computations[loop.called("condition")[0]]
+    bounds = [value for one in _with_fusions(module, condition) if (value := _constant(one)) is not None]
+    return max(1, -(-max(bounds, default=1) // _step(loop, condition, module)))
+
+
+def _step(loop: Instruction, condition: Computation, module: Module) -> int:
+    """What a turn adds to the counter, which is the part of the loop's state that the condition compares."""
+    body = module.computations[loop.called("body")[0]]
+    counters = [condition.by_name.get(name) for name in condition.root.operands]
+    for counter in counters:
+        place = re.search(r"index=(\d+)", counter.rest) if counter and counter.opcode == "get-tuple-element" else None
+        if place is None or body.root.opcode != "tuple":
+            continue
+        added = body.by_name.get(body.root.operands[int(place.group(1))])
+        if added is not None and added.opcode == "add":
+            steps = [_constant(body.by_name[name]) for name in added.operands if name in body.by_name]
+            return max([1, *(step for step in steps if step)])
+    return 1
+
+
+def _constant(one: Instruction) -> int | None:
+    match = _CONSTANT.match(one.inside) if one.opcode == "constant" else None
+    return int(match.group(1)) if match else None
 
 
 def _with_fusions(module: Module, here: Computation) -> Iterator[Instruction]:

@@ -18,6 +18,7 @@ _NO_WORK = frozenset({
     "while", "conditional", "call", "opt-barrier", "add-dependency", "get-dimension-size", "custom-call-done", "domain",
 })  # fmt: skip
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_COPIES = ("copy-start", "slice-start", "async-start")  # they run ahead of who needs them
 _SLICES = ("dynamic-slice", "slice", "gather")
 _VIEWS = ("bitcast", "reshape", "get-tuple-element")
 
@@ -49,7 +50,7 @@ def operations(module: Module) -> Iterator[Operation]:
             moved = _moved(module, one, here)
             cycles = _CYCLES.search(one.rest)
             scheduled = float(cycles.group(1)) if cycles else 0.0
-            ahead = one.opcode in ("copy-start", "slice-start")
+            ahead = one.opcode in _COPIES and not flops
             if flops or moved or scheduled:
                 yield Operation(one.name, flops, moved, times, ahead, scheduled, kernel)
 
@@ -69,7 +70,7 @@ def _flops(module: Module, one: Instruction, here: Computation) -> float:
 
 def _moved(module: Module, one: Instruction, here: Computation) -> float:
     """Bytes read from and written to the main memory; what lies on the chip is free."""
-    if one.opcode in ("copy-start", "slice-start"):
+    if one.opcode in _COPIES and not _flops(module, one, here):
         return _copied(one, here)
     operands = [here.by_name[name] for name in one.operands if name in here.by_name]
     read = sum(_read_by(module, one, place, _in_main(operand.arrays)) for place, operand in enumerate(operands))
@@ -77,8 +78,11 @@ def _moved(module: Module, one: Instruction, here: Computation) -> float:
 
 
 def _copied(one: Instruction, here: Computation) -> float:
-    """An asynchronous copy's traffic: its shape is a tuple of the target, the source and a mark."""
-    target = one.arrays[0]
+    """An asynchronous copy's traffic: the bytes of its target, read, written or both.
+
+    A copy's shape is (target, source, mark), a slice's ((source), target, mark).
+    """
+    target = one.arrays[0 if one.opcode == "copy-start" else 1]
     source = next((here.by_name[name].arrays[0] for name in one.operands if name in here.by_name), target)
     return float(sum(target.bytes for side in (target, source) if side.space == MAIN))
 
@@ -105,6 +109,8 @@ def _read_by(module: Module, one: Instruction, place: int, whole: float) -> floa
 def _read_inside(module: Module, inner: Computation, name: str, whole: float) -> float:
     total = 0.0
     for user in inner.users.get(name, ()):
+        if user.opcode == "tuple" or _kind(user) in KINDS:
+            continue  # handed on, or sent: an all-gather is spread over many fusions and takes a part in each
         if user.opcode in _VIEWS:
             total += _read_inside(module, inner, user.name, whole)
         else:
@@ -130,6 +136,8 @@ def _written(module: Module, one: Instruction, here: Computation) -> float:
 def _result(root: Instruction, inner: Computation, array: Array) -> float:
     while root.opcode in ("bitcast", "reshape") and root.operands[0] in inner.by_name:
         root = inner.by_name[root.operands[0]]
+    if root.opcode == "parameter" or _kind(root) in KINDS:
+        return 0.0  # it is there already, or comes from other devices
     return _update(root, inner) if root.opcode == "dynamic-update-slice" else float(array.bytes)
 
 

@@ -24,3 +24,16 @@ def test_the_compilers_own_note_of_a_loops_length_wins():
 def test_a_text_that_was_cut_off_is_an_error():
     with pytest.raises(ValueError, match="no whole entry computation"):
         parse(LOOP[: LOOP.index("ROOT %end.1")])
+
+
+def test_an_unrolled_loop_counts_in_larger_steps():
+    """Two turns in one: the counter goes up by two, and the compiler notes no trip count."""
+    one = "  %one = s32[] constant(1)\n  %next = s32[] add(%i, %one)"
+    assert one in LOOP
+    two = LOOP.replace(one, one.replace("constant(1)", "constant(2)"))
+    three = LOOP.replace(one, one.replace("constant(1)", "constant(3)"))
+    counts = []
+    for text in (LOOP, two, three):
+        module = parse(text)
+        counts += [trips(loop, module) for loop in module.entry.instructions if loop.opcode == "while"]
+    assert counts == [4, 2, 2]

@@ -39,6 +39,52 @@ def test_what_lies_on_the_chip_costs_the_memory_nothing():
     assert by_name(on_chip)["y"].bytes == ROW + WEIGHT
 
 
+def test_copies_that_run_ahead_move_their_target_alone():
+    """A slice names its source first, a copy its target; what is sliced off is read, not the whole."""
+    stack = "%stack.1 = f32[4,8,16]{2,1,0} broadcast(%none), dimensions={}"
+    slices = "((f32[4,8,16]{2,1,0}), f32[1,8,16]{2,1,0SPACE}, s32[]{:S(2)})"
+    ahead = f"""
+  %copy-start.1 = (f32[4,8,16]{{2,1,0:S(1)}}, f32[4,8,16]{{2,1,0}}, u32[]{{:S(2)}}) copy-start(%stack.1)
+  %slice-start.1 = {slices.replace("SPACE", ":S(1)")} slice-start(%stack.1), slice={{[0:1]}}
+  %slice-start.2 = {slices.replace("SPACE", ":S(1)")} async-start(%stack.1), calls=%take_a_row
+  %slice-start.3 = {slices.replace("SPACE", "")} async-start(%stack.1), calls=%take_a_row"""
+    row = """%take_a_row (p9: f32[4,8,16]) -> f32[1,8,16] {
+  %p9 = f32[4,8,16]{2,1,0} parameter(0)
+  ROOT %slice.9 = f32[1,8,16]{2,1,0} slice(%p9), slice={[0:1], [0:8], [0:16]}
+}
+
+"""
+    assert stack in LOOP
+    found = by_name(LOOP.replace(stack, stack + ahead).replace("%sum (", row + "%sum (", 1))
+    started = [found[name] for name in ("copy-start.1", "slice-start.1", "slice-start.2", "slice-start.3")]
+    assert [one.bytes for one in started] == [STACK, ROW, ROW, 2 * ROW]
+    assert all(one.ahead for one in started)
+
+
+def test_a_gather_that_runs_inside_a_product_adds_no_traffic_to_it():
+    """The compiler spreads one all-gather over many fusions, each of which hands its whole buffers on."""
+    fused = """%product (q0: f32[8,16], q1: f32[16,16], q2: f32[512,16], q3: f32[64,16]) -> (f32[8,16], f32[512,16]) {
+  %q0 = f32[8,16]{1,0} parameter(0)
+  %q1 = f32[16,16]{1,0} parameter(1)
+  %q2 = f32[512,16]{1,0} parameter(2)
+  %q3 = f32[64,16]{1,0} parameter(3)
+  %dot.1 = f32[8,16]{1,0} dot(%q0, %q1), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %gathered = f32[512,16]{1,0} all-gather(%q3), channel_id=9, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %both = (f32[8,16]{1,0}, f32[512,16]{1,0}, f32[512,16]{1,0}) tuple(%dot.1, %gathered, %q2)
+}
+"""
+    start, end = LOOP.index("%product ("), LOOP.index("%body (")
+    call = "%y = f32[8,16]{1,0} fusion(%x, %w), kind=kOutput"
+    assert call in LOOP
+    parts = """%whole = f32[512,16]{1,0} broadcast(%i), dimensions={}
+  %part = f32[64,16]{1,0} broadcast(%i), dimensions={}
+  %ys = (f32[8,16]{1,0}, f32[512,16]{1,0}, f32[512,16]{1,0}) fusion(%x, %w, %whole, %part), kind=kOutput"""
+    text = (LOOP[:start] + fused + "\n" + LOOP[end:]).replace(call, parts)
+    text = text.replace("calls=%product", "calls=%product\n  %y = f32[8,16]{1,0} get-tuple-element(%ys), index=0")
+    found = by_name(text)["ys"]
+    assert (found.flops, found.bytes) == (2 * 8 * 16 * 16, ROW + WEIGHT + ROW)
+
+
 def test_the_compilers_cycles_are_read_where_it_wrote_them():
     scheduled = LOOP.replace("calls=%product", 'calls=%product, backend_config={"estimated_cycles":"5206"}')
     assert (by_name(scheduled)["y"].cycles, by_name(LOOP)["y"].cycles) == (5206, 0)
