@@ -8,6 +8,7 @@ keeps 512 to 768 MiB, the chunks 64 to 200, at a third to a quarter of the compi
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,8 @@ def attention(
     - `chunked`: CHUNK queries at a time, recomputed in the backward pass; any platform, shape and mask.
     - `cudnn`: one fused kernel on NVIDIA GPUs; bfloat16 or float16, head widths that are multiples of 8.
     - `flash`: a Pallas kernel on TPUs (bfloat16 not on v3), for tokens that are a multiple of 128 and no mask; other
-      layers, such as those to the text, are plain. On several devices it must be called inside `shard_map`.
+      layers, such as those to the text, are plain. On several devices the trace must know them (`jax.set_mesh`):
+      each takes its rows.
     """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
@@ -48,7 +50,7 @@ def attention(
     if implementation == "auto":
         implementation = _choice(q_blnk, k_bsnk)
     if implementation == "flash" and mask is None and q_blnk.shape[1] % LANES == k_bsnk.shape[1] % LANES == 0:
-        return _flash(q_blnk, k_bsnk, v_bsnk, scale)
+        return _flash_on_mesh(q_blnk, k_bsnk, v_bsnk, scale)
     if implementation == "cudnn":
         return _cudnn(q_blnk, k_bsnk, v_bsnk, scale, mask)
     if implementation == "chunked" and q_blnk.shape[1] > CHUNK:
@@ -122,6 +124,21 @@ def _cudnn(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, mask: Arra
         scale=scale,
         implementation="cudnn",
     )
+
+
+def _flash_on_mesh(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float) -> Array:
+    """The compiler cannot spread a Pallas kernel over devices: rows are cut over all axes of the mesh in use."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return _flash(q_blnk, k_bsnk, v_bsnk, scale)
+    if q_blnk.shape[0] % mesh.size:
+        raise ValueError(
+            f"attention implementation 'flash': {q_blnk.shape[0]} rows cannot be cut over {mesh.size} devices. "
+            "Choose a batch that they divide, or 'chunked'."
+        )
+    rows = jax.sharding.PartitionSpec(mesh.axis_names)
+    spread = jax.shard_map(partial(_flash, scale=scale), in_specs=rows, out_specs=rows, check_vma=False)
+    return spread(q_blnk, k_bsnk, v_bsnk)
 
 
 def _flash(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float) -> Array:

@@ -67,12 +67,13 @@ def _forward_all_heads(q: Array, k: Array, v: Array, *, scale: float, chunk: int
     def one(q_bcnk: Array) -> tuple[Array, Array]:
         scores_bncs = jnp.einsum("bcnk,bsnk->bncs", q_bcnk, k, preferred_element_type=jnp.float32) * scale
         most_bnc1 = scores_bncs.max(-1, keepdims=True)
-        weights_bncs = jnp.exp(scores_bncs - most_bnc1)
-        sum_bnc1 = weights_bncs.sum(-1, keepdims=True)
-        weights_bncs = (weights_bncs / sum_bnc1).astype(v.dtype)
-        logsum_bcn = (most_bnc1 + jnp.log(sum_bnc1))[..., 0].transpose(0, 2, 1)
-        return jnp.einsum("bncs,bsnk->bcnk", weights_bncs, v), logsum_bcn
+        weights_bncs = jnp.exp(scores_bncs - most_bnc1).astype(v.dtype)
+        sums_bcnk = jnp.einsum("bncs,bsnk->bcnk", weights_bncs, v_ones, preferred_element_type=jnp.float32)
+        sum_bcn1 = sums_bcnk[..., -1:]
+        logsum_bcn = (most_bnc1.transpose(0, 2, 1, 3) + jnp.log(sum_bcn1))[..., 0]
+        return (sums_bcnk[..., :-1] / sum_bcn1).astype(v.dtype), logsum_bcn
 
+    v_ones = jnp.concatenate([v, jnp.ones((*v.shape[:3], 1), v.dtype)], -1)  # its product is the sum of the weights
     o, logsum = lax.map(one, _cut(q, chunk))
     return _joined(o, q.shape[1]), _joined(logsum, q.shape[1])
 

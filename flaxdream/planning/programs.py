@@ -21,6 +21,7 @@ from flaxdream.diffusion.samplers import make_sampler
 from flaxdream.models.network import Network
 from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.request import Request
+from flaxdream.planning.told_step import mesh_in_use
 from flaxdream.sampling import generate
 from flaxdream.training.mesh import make_mesh, param_shardings, replicated, rows_sharding
 from flaxdream.training.recipes.denoising import CONTEXT_ON_DEVICE, Denoising
@@ -95,7 +96,12 @@ def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, a
     arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch})
     images = batch["row"].shape[0]
     elements = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.trained))
-    return Program("train", lambda: state_of.compiled_step().lower(state, frozen, batch), arguments, images, elements)
+
+    def lower() -> Any:
+        with mesh_in_use(state):
+            return state_of.compiled_step().lower(state, frozen, batch)
+
+    return Program("train", lower, arguments, images, elements)
 
 
 def make_program(request: Request, devices: Sequence[jax.Device]) -> Program:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding
 
 from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.memory import Memory, kind_of
@@ -26,11 +28,18 @@ class ToldStep:
     def __call__(self, state: Any, frozen: Any, batch: Any) -> Any:
         shapes = tuple(sorted((name, rows.shape, str(rows.dtype)) for name, rows in batch.items()))
         if shapes not in self._compiled:
-            compiled = self._step.lower(state, frozen, batch).compile()
+            with mesh_in_use(state):
+                compiled = self._step.lower(state, frozen, batch).compile()
             if not self._compiled:
                 self._say(_table(compiled, {"state": state, "frozen": frozen, "batch": batch}))
             self._compiled[shapes] = compiled
         return self._compiled[shapes](state, frozen, batch)
+
+
+def mesh_in_use(state: Any) -> contextlib.AbstractContextManager[Any]:
+    """Tells a trace the devices that the state lies on: kernels that the compiler cannot spread spread themselves."""
+    sharding = jax.tree.leaves(state)[0].sharding
+    return jax.set_mesh(sharding.mesh) if isinstance(sharding, NamedSharding) else contextlib.nullcontext()
 
 
 def step_memory(compiled: Any, arguments: dict[str, Any]) -> Memory:

@@ -110,6 +110,30 @@ def test_the_flash_kernel_equals_torch_in_the_interpreter():
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+def test_the_flash_kernel_spreads_its_rows_over_the_mesh_in_use():
+    from jax.experimental.pallas import tpu as pltpu
+
+    q, k, v = (np.concatenate([x, -x]) for x in tensors(128, 128, width=40))
+    mesh = jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
+
+    def loss(*inputs):
+        return jnp.sin(attention(*inputs, implementation="flash")).sum()
+
+    def plain(*inputs):
+        return jnp.sin(attention(*inputs, implementation="xla")).sum()
+
+    with pltpu.force_tpu_interpret_mode(), jax.set_mesh(mesh):
+        spread = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+        text = spread.lower(*(jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for x in (q, k, v))).as_text()
+        with pytest.raises(ValueError, match="3 rows cannot be cut over 4 devices"):
+            jax.eval_shape(loss, q[:3], k[:3], v[:3])
+        got = spread(*(jax.device_put(x, rows) for x in (q, k, v)))
+    assert "manual" in text  # sharded by hand
+    for ours, theirs in zip(got, jax.grad(plain, argnums=(0, 1, 2))(q, k, v), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
 def test_layers_that_the_flash_kernel_cannot_take_are_plain():
     q, k, v = tensors(256, 77)
     np.testing.assert_array_equal(attention(q, k, v, implementation="flash"), attention(q, k, v, implementation="xla"))
