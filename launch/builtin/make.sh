@@ -27,4 +27,4 @@ mkdir -p "$work"
   --learning_rate 7e-4 --lr_warmup_steps 100 --max_train_steps 5000 --seed 1 --held_out_loss_steps 1000
 "$python" -m launch.builtin.pack "$work/more" "$work/data-102" "$work/builtin"
 flaxdream sample --pretrained_model_name_or_path "$work/builtin" --prompts_file launch/builtin/prompts.txt \
-  --output_dir "$work/sheet" --num_inference_steps 25 --guidance_scale 3 --sampler ddim --sample_batch_size 16
+  --output_dir "$work/sheet" --num_inference_steps 50 --guidance_scale 4 --sampler ddim --sample_batch_size 16
