@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh
 
 from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.memory import Memory, kind_of
@@ -38,8 +38,8 @@ class ToldStep:
 
 def mesh_in_use(state: Any) -> contextlib.AbstractContextManager[Any]:
     """Tells a trace the devices that the state lies on: kernels that the compiler cannot spread spread themselves."""
-    sharding = jax.tree.leaves(state)[0].sharding
-    return jax.set_mesh(sharding.mesh) if isinstance(sharding, NamedSharding) else contextlib.nullcontext()
+    mesh = getattr(jax.tree.leaves(state)[0].sharding, "mesh", None)  # only a NamedSharding has one
+    return jax.set_mesh(mesh) if isinstance(mesh, Mesh) else contextlib.nullcontext()
 
 
 def step_memory(compiled: Any, arguments: dict[str, Any]) -> Memory:
