@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from flaxdream.models.attention_chunked import chunked
+from flaxdream.models.attention_chunked import CHUNK, SMALLEST, chunked, fitting
 from tests.models.twins import assert_close, draw
 
 pytestmark = pytest.mark.usefixtures("platform")
@@ -124,3 +124,16 @@ def test_what_is_kept_for_the_backward_pass_has_no_axis_of_queries_by_keys():
     arrays = tensors(64, 48)
     kept = jax.eval_shape(lambda *a: jax.vjp(lambda *b: chunked(*b, 0.3, 16), *a)[1], *arrays)
     assert max(leaf.size for leaf in jax.tree.leaves(kept)) == arrays[0].size
+
+
+def test_chunks_are_as_large_as_a_devices_memory_on_the_chip_takes():
+    """SD 1.5's largest layer: 512 queries of one row, fewer of more rows, however many devices share a batch."""
+
+    def found(rows):
+        q = jax.ShapeDtypeStruct((rows, 4096, 8, 40), jnp.bfloat16)
+        return fitting(q, q, CHUNK)
+
+    assert [found(rows) for rows in (1, 2, 4, 8, 64)] == [512, 256, 128, 64, SMALLEST]
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.set_mesh(mesh):
+        assert [found(rows) for rows in (8, 32)] == [512, 128]
