@@ -4,7 +4,7 @@
     python -m tests.benchmarks.subject_similarity --subject tests/benchmarks/subject_held_out \\
         --before DIR --after DIR [--class_before DIR --class_after DIR]
 
-BEFORE and AFTER: pictures of the subject's prompts (`a photo of sks monster ...`) by the starting model and by the
+BEFORE and AFTER: pictures of the subject's prompts (`a photo of sks creature ...`) by the starting model and by the
 trained one, the same seeds. CLASS_BEFORE and CLASS_AFTER: the same for prompts of other things. Similarity is the
 cosine between pooled features of EfficientNet-Lite0 (ImageNet weights, inside the second package, Apache-2.0), mean
 over all pairs of a picture and a held-out picture of the subject. Every picture is first made `--pixels` wide, what
