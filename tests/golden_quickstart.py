@@ -1,7 +1,8 @@
 """Holds the quick start's losses against those that are kept: `python -m tests.golden_quickstart OUT [--write]`.
 
 OUT is the folder that `quickstart.sh` wrote. A change of the numbers that is meant is kept with `--write`, and said in
-the change log. The first steps differ by rounding only, between machines too; later ones by what rounding grows to.
+the change log. Rounding differs between machines, and grows: with another number of threads the first ten losses were
+the same to 2e-6, means of 20 steps to 3e-5 within the first hundred, and single ones later were others altogether.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from statistics import fmean
 
 KEPT = Path(__file__).parent / "golden_quickstart.json"
-FIRST, BLOCK = 10, 20  # steps
-FIRST_TOLERANCE, BLOCK_TOLERANCE = 1e-3, 2e-2  # relative
+FIRST, BLOCK, HELD = 10, 20, 100  # steps: one by one, at a time, and from which on only the mean counts
+FIRST_TOLERANCE, BLOCK_TOLERANCE, REST_TOLERANCE = 1e-4, 1e-3, 0.1  # relative
 
 
 def losses(out: Path) -> list[float]:
@@ -29,12 +31,13 @@ def differences(found: list[float], kept: list[float]) -> list[str]:
     for step, (loss, wanted) in enumerate(zip(found[:FIRST], kept), 1):
         if abs(loss / wanted - 1) > FIRST_TOLERANCE:
             said.append(f"step {step}: loss {loss}; {wanted} is kept")
-    for start in range(0, len(kept), BLOCK):
-        mean, wanted = (
-            sum(values[start : start + BLOCK]) / len(values[start : start + BLOCK]) for values in (found, kept)
-        )
-        if abs(mean / wanted - 1) > BLOCK_TOLERANCE:
-            said.append(f"steps {start + 1} to {start + BLOCK}: mean loss {mean:.5f}; {wanted:.5f} is kept")
+    blocks = [slice(start, start + BLOCK) for start in range(0, HELD, BLOCK)]
+    for steps, tolerance in [*((block, BLOCK_TOLERANCE) for block in blocks), (slice(HELD, None), REST_TOLERANCE)]:
+        mean, wanted = fmean(found[steps]), fmean(kept[steps])
+        if abs(mean / wanted - 1) > tolerance:
+            said.append(
+                f"steps {steps.start + 1} to {steps.stop or len(kept)}: mean loss {mean:.5f}; {wanted:.5f} is kept"
+            )
     return said
 
 
