@@ -42,8 +42,8 @@ def run(folder: Path, name: str, steps: int) -> dict[str, float]:
     summary = json.loads((folder / name / "summary.json").read_text())
     times = [json.loads(line)["time"] for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
     gaps = np.diff(times)
-    saving = [gap for step, gap in enumerate(gaps, 2) if step % EVERY == 0 and step < steps]
-    plain = statistics.median(gap for step, gap in enumerate(gaps, 2) if step % EVERY > 1)
+    saving = [gap for step, gap in enumerate(gaps, 2) if step % EVERY == 1]  # a step is logged before it is saved
+    plain = statistics.median(gap for step, gap in enumerate(gaps, 2) if step % EVERY > 2)
     return {
         "whole": whole,
         "first": summary["seconds_to_first_step"],
@@ -60,7 +60,7 @@ def checkpoint(folder: Path, gigabytes: float) -> tuple[float, float]:
 
     from flaxdream.training.checkpoints import Checkpoints
 
-    state = {str(i): jnp.full((int(gigabytes * 2.5e8 / 40),), float(i)) for i in range(40)}
+    state = {str(i): jnp.full((int(gigabytes * 2.5e8 / 40),), i, jnp.float32) for i in range(40)}
     with Checkpoints(folder) as checkpoints:
         began = time.perf_counter()
         checkpoints.save(1, state, {})
