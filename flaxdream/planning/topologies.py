@@ -1,8 +1,9 @@
 """Names of machines: what the TPU compiler calls them, and what one of their devices can do.
 
 A device is what JAX shows: a core on v2 and v3, a chip elsewhere. Peaks and bandwidths are the makers' published ones
-(Cloud TPU's pages of each generation, NVIDIA's data sheets; dense bfloat16), a half of the chip's for a core. A TPU's
-memory is what its compiler gives to programs.
+(Cloud TPU's pages of each generation, NVIDIA's data sheets; dense bfloat16), a half of the chip's for a core; the links
+of v2 and v3, four of 496 and 656 Gbit/s a chip, are those of Jouppi et al. 2020, "A domain-specific supercomputer for
+training deep neural networks". A TPU's memory is what its compiler gives to programs.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Topology:
 
 CHIPS = {
     # peak, memory bandwidth, memory, links
-    "v2": Chip("TPU v2 core", 22.5e12, 350 * GB, 7.48 * GIB, 31 * GB, clock=0.70e9),
-    "v3": Chip("TPU v3 core", 61.5e12, 450 * GB, 15.48 * GIB, 41 * GB, clock=0.94e9),
+    "v2": Chip("TPU v2 core", 22.5e12, 350 * GB, 7.48 * GIB, 124 * GB, clock=0.70e9),
+    "v3": Chip("TPU v3 core", 61.5e12, 450 * GB, 15.48 * GIB, 164 * GB, clock=0.94e9),
     "v4": Chip("TPU v4", 275e12, 1228 * GB, 30.75 * GIB, 300 * GB, clock=1.05e9),
     "v5e": Chip("TPU v5e", 197e12, 819 * GB, 15.75 * GIB, 200 * GB, clock=1.50e9),
     "v5p": Chip("TPU v5p", 459e12, 2765 * GB, 95.74 * GIB, 600 * GB, clock=1.75e9),
