@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import flaxdream
 from flaxdream.cli.host_memory import keep_freed_memory, start_with_huge_pages
@@ -43,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     if argv is None:  # a process of its own
         start_with_huge_pages()
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background ignores it
+            signal.signal(signal.SIGINT, _interrupt)
     keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's alarm at slow compiles; what fails is an exception too
     try:
@@ -60,6 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"flaxdream {command}: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    """Ends the process at once: Python's own exception is swallowed by some imports, and made another one by others.
+
+    What is on the disk is whole at any moment, and a training that has begun has a handler of its own.
+    """
+    os.write(sys.stderr.fileno(), b"flaxdream: interrupted\n")
+    os._exit(INTERRUPTED)
 
 
 def _help() -> str:

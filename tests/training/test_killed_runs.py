@@ -13,31 +13,31 @@ from tests.training.whole_runs import arguments, finish, make_inputs, metrics, s
 
 pytestmark = pytest.mark.slow
 
-STEPS = 40
+STEPS = 150
 SETTINGS = {
     "max_train_steps": STEPS,
-    "checkpointing_steps": 2,
+    "checkpointing_steps": 3,
     "checkpoints_total_limit": 2,
     "train_text_encoder": True,
     "use_ema": True,
     "random_flip": True,
-    "num_class_images": 6,
+    "num_class_images": 24,
     "sample_batch_size": 1,
     "class_num_inference_steps": 2,
     "validation_prompt": "a sks ball",
     "num_validation_images": 1,
-    "validation_steps": 15,
+    "validation_steps": 50,
     "validation_num_inference_steps": 2,
     "resume_from_checkpoint": "latest",
 }
 # What a run is waited for to begin, and how many seconds later, at most, it is killed.
+# All class pictures and all steps are never made before the moments that wait for them are over.
 MOMENTS = [
+    *[("class picture", 0.03)] * 4,
     *[("start", 4.0)] * 2,
-    *[("class picture", 0.1)] * 4,
-    *[("start", 6.0)] * 2,
-    *[("step", 0.3), ("save", 0.02), ("step", 0.02), ("save", 0.1)] * 3,
+    *[("step", 0.1), ("save", 0.02), ("step", 0.02), ("save", 0.05)] * 3,
+    *[("start", 3.0)] * 3,
     *[("export", 0.02), ("export", 0.1), ("export", 0.5)],
-    ("start", 8.0),
     ("export", 0.3),
 ]
 
