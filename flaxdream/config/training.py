@@ -106,3 +106,8 @@ class TrainConfig(RunConfig):
     """Sampler: a diffusers class name or a short name, as --sampler of `flaxdream sample`."""
     validation_num_inference_steps: int = 25
     validation_guidance_scale: float = 7.5
+
+    @property
+    def keeps_latents(self) -> bool:
+        """Whether latents are to be made once, whatever their number."""
+        return self.cache_latents == "yes" or self.latents_cache_dir is not None

@@ -70,7 +70,7 @@ def _loss_problems(config: TrainConfig) -> list[str]:
     problems = []
     if config.latents_cache_dir is not None and config.cache_latents == "no":
         problems.append("--latents_cache_dir with --cache_latents no: keep one of them.")
-    if config.random_flip and (config.latents_cache_dir is not None or config.cache_latents == "yes"):
+    if config.random_flip and config.keeps_latents:
         problems.append(
             "--random_flip with latents that are kept (--cache_latents yes, --latents_cache_dir): a kept latent cannot "
             "be flipped; leave one of them out."

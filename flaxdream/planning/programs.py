@@ -120,8 +120,7 @@ def assumed(config: TrainConfig, caption_count: int) -> Assumed:
     crops = config.random_flip or not config.center_crop
     varies = isinstance(config, TextToImageConfig) and bool(config.shuffle_caption or config.caption_tag_dropout_rate)
     prior = isinstance(config, DreamBoothConfig) and config.with_prior_preservation
-    wanted = config.cache_latents == "yes" or config.latents_cache_dir is not None
-    cached = wanted or (config.cache_latents == "auto" and not crops)
+    cached = config.keeps_latents or (config.cache_latents == "auto" and not crops)
     return Assumed(caption_count + prior, varies, prior, cached)
 
 

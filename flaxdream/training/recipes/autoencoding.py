@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from flaxdream.arrays import Array, Float, Params
 from flaxdream.config.vae import VaeConfig
-from flaxdream.data.loader import Loader, LoaderSettings
+from flaxdream.data.loader import Loader
 from flaxdream.data.rows import RowSource
 from flaxdream.diffusion.loss import row_noise
 from flaxdream.models.network import Network
@@ -22,6 +22,7 @@ from flaxdream.sampling.placement import local_mesh, split_rows
 from flaxdream.sampling.prompts import Request
 from flaxdream.training.mesh import local_rows, to_devices
 from flaxdream.training.recipes.batches import live_batches
+from flaxdream.training.recipes.checks import loader_settings
 from flaxdream.training.recipes.latent_diffusion import draws
 from flaxdream.training.step import Batch, Groups, LossOfRows
 from flaxdream.weights.model_dir import read_model_dir, write_model_dir
@@ -172,16 +173,7 @@ class Autoencoding:
         return jax.device_put(pixels.astype(np.float32) / 127.5 - 1, split_rows(mesh))
 
     def _loader(self, source: RowSource) -> Loader:
-        config = self.config
-        settings = LoaderSettings(
-            (config.resolution, config.resolution),
-            center_crop=config.center_crop,
-            random_flip=config.random_flip,
-            interpolation=config.image_interpolation_mode,
-            skip_broken=config.skip_broken_images,
-            num_workers=config.dataloader_num_workers,
-        )
-        return Loader(source, settings, local_rows=local_rows(self.mesh, source.batch_rows))
+        return Loader(source, loader_settings(self.config), local_rows=local_rows(self.mesh, source.batch_rows))
 
 
 def crops(pixels_bHWc: Array, key_b: Array, size: int) -> Float[Array, "b H W c"]:

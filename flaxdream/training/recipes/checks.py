@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flaxdream.config.run import RunConfig
 from flaxdream.config.training import TrainConfig
 from flaxdream.data.loader import Loader, LoaderSettings
 from flaxdream.data.rows import RowSource
@@ -30,7 +31,7 @@ def late_problems(config: TrainConfig, samplers: tuple[str | None, ...] = ()) ->
     return found
 
 
-def loader_settings(config: TrainConfig) -> LoaderSettings:
+def loader_settings(config: RunConfig) -> LoaderSettings:
     """How the run's pictures are cut and read."""
     return LoaderSettings(
         (config.resolution, config.resolution),
@@ -42,14 +43,9 @@ def loader_settings(config: TrainConfig) -> LoaderSettings:
     )
 
 
-def wants_kept_latents(config: TrainConfig) -> bool:
-    """Whether latents are to be made once, whatever their number."""
-    return config.cache_latents == "yes" or config.latents_cache_dir is not None
-
-
 def refuse_moving_latents(config: TrainConfig, source: RowSource) -> None:
     """ValueError where latents are to be kept of pictures that look different at each step."""
-    if wants_kept_latents(config) and Loader(source, loader_settings(config), local_rows=(0,)).augments:
+    if config.keeps_latents and Loader(source, loader_settings(config), local_rows=(0,)).augments:
         raise ValueError(
             "--cache_latents yes and --latents_cache_dir go with pictures that look the same at every step, and these "
             "leave room for a random crop: add --center_crop, or use --cache_latents auto."

@@ -28,7 +28,7 @@ from flaxdream.training.recipes.cached import (
     on_disk,
     picture_encoder,
 )
-from flaxdream.training.recipes.checks import loader_settings, wants_kept_latents
+from flaxdream.training.recipes.checks import loader_settings
 from flaxdream.training.recipes.finetuned_model import FinetunedModel, local_copy
 from flaxdream.training.recipes.held_out_loss import HeldOutLoss
 from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
@@ -125,7 +125,7 @@ class Denoising:
 
     def _lives(self, loader: Loader) -> bool:
         """Whether latents are made in each step: asked for, or they look different each time, or are too many."""
-        config, wanted = self.config, wants_kept_latents(self.config)
+        config, wanted = self.config, self.config.keeps_latents
         if wanted or loader.augments or config.cache_latents == "no":
             return not wanted
         height, width = self._resolution
