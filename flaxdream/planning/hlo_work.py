@@ -112,7 +112,8 @@ def _read_inside(module: Module, inner: Computation, name: str, whole: float) ->
         if user.opcode == "tuple" or _kind(user) in KINDS:
             continue  # handed on, or sent: an all-gather is spread over many fusions and takes a part in each
         if user.opcode in _VIEWS:
-            total += _read_inside(module, inner, user.name, whole)
+            # a fusion inside a fusion that only turns its operand gives all of it to a product
+            total += whole if user.is_root else _read_inside(module, inner, user.name, whole)
         else:
             places = [place for place, operand in enumerate(user.operands) if operand == name]
             total += max(_read_by(module, user, place, whole) for place in places)

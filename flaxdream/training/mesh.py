@@ -37,15 +37,20 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def param_shardings(shapes: Shapes, mesh: Mesh) -> Any:
-    """Each parameter cut along its longest axis that the `fsdp` devices divide; whole where there is none."""
+    """Each parameter cut along an axis that the `fsdp` devices divide; whole where there is none.
+
+    The last axis only if no other will do: TPUs store it in tiles of 128, which parts of it may not fill, and parts of
+    the others follow each other in memory. Of several the last.
+    """
     parts = mesh.shape["fsdp"]
 
     def place(leaf: Any) -> NamedSharding:
         axes = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0]
         if parts == 1 or not axes or math.prod(leaf.shape) < SMALLEST_SHARDED:
             return NamedSharding(mesh, P())
-        longest = max(axes, key=lambda axis: leaf.shape[axis])
-        return NamedSharding(mesh, P(*(("fsdp" if axis == longest else None) for axis in range(len(leaf.shape)))))
+        last = len(leaf.shape) - 1
+        cut = max((axis for axis in axes if axis != last), default=last)
+        return NamedSharding(mesh, P(*(("fsdp" if axis == cut else None) for axis in range(len(leaf.shape)))))
 
     return jax.tree.map(place, shapes)
 

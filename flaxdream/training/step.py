@@ -18,6 +18,7 @@ from flaxdream.diffusion.loss import weighted_mean
 from flaxdream.training.ema import init_ema, update_ema
 from flaxdream.training.loss_scale import choose, init_loss_scale, unscale, update_loss_scale
 from flaxdream.training.optimizer import global_norm
+from flaxdream.training.whole_params import WholeParams
 
 State = dict[str, Any]
 Batch = Mapping[str, Array]  # each [rows, ...]; `row` and `weight` are always there
@@ -46,12 +47,14 @@ def make_train_step(
     accumulation: int = 1,
     ema: Mapping[str, Any] | None = None,
     groups: Groups | None = None,
+    whole: WholeParams | None = None,
 ) -> Callable[[State, Params, Batch], tuple[State, dict[str, Array]]]:
     """The step as a pure function (state, frozen, batch) -> (state, metrics), to be jitted with a donated state.
 
     The loss is the mean over all rows of weight * loss; `accumulation` cuts them into that many parts, one after
     the other, without changing it. `ema` holds the options of `update_ema`. With a `loss_scale` in the state, a
-    step whose gradients are not finite changes nothing but the scale. Metrics: `loss`, `grad_norm`, and for each
+    step whose gradients are not finite changes nothing but the scale. `whole` is for parameters that lie in parts on
+    the devices. Metrics: `loss`, `grad_norm`, and for each
     of `groups` the unweighted mean loss of its rows.
     """
 
@@ -66,10 +69,12 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         scale = state["loss_scale"].value if "loss_scale" in state else jnp.float32(1)
         differentiate = jax.grad(loss, has_aux=True)
+        params = whole.gather(state["params"]) if whole else state["params"]
 
         def part(rows: Batch) -> tuple[Params, dict[str, Any]]:
             key_b = jax.vmap(jax.random.fold_in, (None, 0))(key, rows["row"])
-            return differentiate(state["params"], frozen, rows, key_b, scale)
+            grads, metrics = differentiate(params, frozen, rows, key_b, scale)
+            return (whole.scatter(grads, state["params"]) if whole else grads), metrics
 
         if accumulation == 1:
             return part(batch)

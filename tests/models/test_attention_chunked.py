@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from flaxdream.models.attention_chunked import CHUNK, SMALLEST, chunked, fitting
+from flaxdream.models import attention_chunked
+from flaxdream.models.attention_chunked import CHUNK, SMALLEST, at_once, chunked
 from tests.models.twins import assert_close, draw
 
 pytestmark = pytest.mark.usefixtures("platform")
@@ -126,14 +127,47 @@ def test_what_is_kept_for_the_backward_pass_has_no_axis_of_queries_by_keys():
     assert max(leaf.size for leaf in jax.tree.leaves(kept)) == arrays[0].size
 
 
-def test_chunks_are_as_large_as_a_devices_memory_on_the_chip_takes():
-    """SD 1.5's largest layer: 512 queries of one row, fewer of more rows, however many devices share a batch."""
+def test_what_is_at_work_at_once_is_as_much_as_a_devices_memory_on_the_chip_takes():
+    """SD 1.5's largest layer: 512 queries of a row. Rows that lie anywhere stay together and the chunks get smaller."""
 
-    def found(rows):
-        q = jax.ShapeDtypeStruct((rows, 4096, 8, 40), jnp.bfloat16)
-        return fitting(q, q, CHUNK)
+    def found(rows, *, cut, tokens=4096):
+        return at_once((rows, tokens, 8, 40), tokens, CHUNK, cut=cut)
 
-    assert [found(rows) for rows in (1, 2, 4, 8, 64)] == [512, 256, 128, 64, SMALLEST]
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    assert [found(rows, cut=True) for rows in (1, 3, 8)] == [(1, 512)] * 3
+    assert [found(rows, cut=True, tokens=1024) for rows in (2, 4, 8, 6)] == [(2, 512), (4, 512), (4, 512), (3, 512)]
+    assert found(4, cut=True, tokens=16384) == (1, 128)
+    assert [found(rows, cut=False) for rows in (1, 2, 4, 8, 64)] == [
+        (1, 512), (2, 256), (4, 128), (8, 64), (64, SMALLEST)
+    ]  # fmt: skip
+
+
+def mesh_of(count):
+    return jax.make_mesh((count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:count])
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_rows_taken_one_after_the_other_on_each_device_give_the_same(devices, monkeypatch):
+    monkeypatch.setattr(attention_chunked, "ON_CHIP", 4 * 2 * 29 * 16)  # the scores of one row's chunk
+    arrays = tensors(35, 29, batch=4)
+    mesh = mesh_of(devices)
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     with jax.set_mesh(mesh):
-        assert [found(rows) for rows in (8, 32)] == [512, 128]
+        found = jax.jit(value_and_gradients, static_argnums=(1, 2))(jax.device_put(arrays, rows), 0.3, 16)
+    assert_all_close(found, torchs(arrays, 0.3))
+
+
+def test_rows_that_the_devices_do_not_divide_stay_together():
+    arrays = tensors(35, 29, batch=3)
+    with jax.set_mesh(mesh_of(2)):
+        found = jax.jit(value_and_gradients, static_argnums=(1, 2))(arrays, 0.3, 16)
+    assert_all_close(found, torchs(arrays, 0.3))
+
+
+def test_where_nothing_stays_on_the_chip_scores_are_computed_again(monkeypatch):
+    monkeypatch.setattr(attention_chunked, "keeps_on_chip", lambda: False)
+    ours = jax.jit(value_and_gradients, static_argnums=(1, 2))
+    arrays = tensors(35, 29, batch=2)
+    assert_all_close(ours(arrays, 0.3, 16), torchs(arrays, 0.3))
+    halves = [jnp.asarray(a, jnp.bfloat16) for a in tensors(49, 300)]
+    for found, exact in zip(ours(halves, 0.3, 16), torchs(halves, 0.3), strict=True):
+        assert np.linalg.norm(np.asarray(found, np.float32) - exact) < 2**-8 * np.linalg.norm(exact)

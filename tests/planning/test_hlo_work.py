@@ -34,6 +34,21 @@ def test_a_fusion_that_takes_and_puts_a_row_moves_rows_and_not_the_stack():
     assert by_name(LOOP)["stack.1"].bytes == STACK + 4
 
 
+def test_an_operand_that_a_fusion_inside_a_fusion_turns_is_read():
+    """So TPUs write a product with a transposed operand."""
+    weight = "  %q1 = f32[16,16]{1,0} parameter(1)\n"
+    inside = "  %turned = f32[16,16]{0,1} fusion(%q1), kind=kLoop, calls=%turn\n"
+    turn = """%turn (p9: f32[16,16]) -> f32[16,16] {
+  %p9 = f32[16,16]{1,0} parameter(0)
+  ROOT %b9 = f32[16,16]{0,1} bitcast(%p9)
+}
+
+"""
+    assert weight in LOOP and "dot(%q0, %q1)" in LOOP
+    nested = LOOP.replace(weight, weight + inside).replace("dot(%q0, %q1)", "dot(%q0, %turned)")
+    assert by_name(nested.replace("%product (", turn + "%product (", 1))["y"].bytes == ROW + WEIGHT + ROW
+
+
 def test_what_lies_on_the_chip_costs_the_memory_nothing():
     on_chip = LOOP.replace("%y = f32[8,16]{1,0}", "%y = f32[8,16]{1,0:S(1)}")
     assert by_name(on_chip)["y"].bytes == ROW + WEIGHT

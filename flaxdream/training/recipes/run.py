@@ -25,7 +25,7 @@ from flaxdream.training.interruption import Interruption
 from flaxdream.training.mesh import param_shardings, replicated
 from flaxdream.training.optimizer import evaluation_params
 from flaxdream.training.recipes import stream_places
-from flaxdream.training.recipes.finetuned_model import local_copy
+from flaxdream.training.recipes.finetuned_model import DTYPES, local_copy
 from flaxdream.training.recipes.held_out import HeldOut
 from flaxdream.training.recipes.optimization import ema_options, optimizer, schedules
 from flaxdream.training.recipes.publishing import publish
@@ -37,6 +37,7 @@ from flaxdream.training.run_pictures import remove_validations_after, write_thum
 from flaxdream.training.state_shardings import in_host_memory, state_shardings
 from flaxdream.training.step import State, init_state, make_train_step
 from flaxdream.training.trackers import Trackers
+from flaxdream.training.whole_params import WholeParams
 
 
 def run(task: Task) -> int:
@@ -171,6 +172,7 @@ class RunState:
 
     def compiled_step(self) -> Any:
         """The jitted step; the state is donated."""
+        here = self._shardings(offload=False)
         step = make_train_step(
             self.task.loss_of_rows(),
             self.optimizer,
@@ -178,8 +180,8 @@ class RunState:
             accumulation=self.config.gradient_accumulation_steps,
             ema=self.ema,
             groups=self.task.groups(),
+            whole=WholeParams(here["params"], DTYPES[self.config.mixed_precision]) if self.config.fsdp > 1 else None,
         )
-        here = self._shardings(offload=False)
 
         def on_device(state: State, frozen: Params, batch: Any) -> Any:
             return step(jax.device_put(state, here), frozen, batch)

@@ -1,0 +1,35 @@
+"""Work that each device does on its own rows, where the compiler would not see that rows never meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from flaxdream.arrays import Array
+
+# TPUs whose compiler keeps nothing on the chip between two instructions: each array is written and read again.
+NOTHING_STAYS = ("TPU v2", "TPU v3")
+
+
+def can_be_cut(rows: int) -> bool:
+    """Whether there is a mesh in use (`jax.set_mesh`) and its devices divide the rows."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and rows % mesh.size == 0
+
+
+def on_own_rows(run: Callable[..., Any], *arrays: Array) -> Any:
+    """`run(*arrays)`, where each device of the mesh in use takes its rows (the first axis) of arrays and results."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size == 1:
+        return run(*arrays)
+    rows = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(run, in_specs=rows, out_specs=rows, check_vma=False)(*arrays)
+
+
+def keeps_on_chip() -> bool:
+    """Whether results of moderate size stay on the chip of the devices in use until they are needed."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device is None or device.device_kind not in NOTHING_STAYS
