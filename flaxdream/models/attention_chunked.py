@@ -110,7 +110,7 @@ def _forward_all_heads(q: Array, k: Array, v: Array, *, scale: float, chunk: int
         scores_bncs = _scores(q_bcnk, k) * scale
         most_bnc1 = scores_bncs.max(-1, keepdims=True)
         if again:
-            scores_bncs = _scores(lax.optimization_barrier(q_bcnk), k) * scale
+            scores_bncs = _scores(_again(q_bcnk, 0), k) * scale
         weights_bncs = jnp.exp(scores_bncs - most_bnc1).astype(v.dtype)
         sums_bcnk = jnp.einsum("bncs,bsnk->bcnk", weights_bncs, v_ones, preferred_element_type=jnp.float32)
         sum_bcn1 = sums_bcnk[..., -1:]
@@ -129,16 +129,27 @@ def _backward_all_heads(
     def one(sums: tuple[Array, Array], rows: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
         q_bcnk, do_bcnk, delta_bcn, logsum_bcn = rows
         einsum = partial(jnp.einsum, preferred_element_type=jnp.float32)
-        scores_bncs = _scores(q_bcnk, k) * scale
-        weights_bncs = jnp.exp(scores_bncs - logsum_bcn.transpose(0, 2, 1)[..., None])
-        if not keeps_on_chip():
-            weights_bncs = lax.optimization_barrier(weights_bncs.astype(do.dtype))
-        dweights_bncs = _scores(do_bcnk, v) - delta_bcn.transpose(0, 2, 1)[..., None]
-        dscores_bncs = (weights_bncs * dweights_bncs * scale).astype(q.dtype)
-        dk = sums[0] + einsum("bncs,bcnk->bsnk", dscores_bncs, q_bcnk)
-        dv = sums[1] + einsum("bncs,bcnk->bsnk", weights_bncs.astype(do.dtype), do_bcnk)
-        return (dk, dv), einsum("bncs,bsnk->bcnk", dscores_bncs, k).astype(q.dtype)
 
+        def weights(x_bcnk: Array) -> Array:
+            return jnp.exp(_scores(x_bcnk, k) * scale - logsum_bcn.transpose(0, 2, 1)[..., None])
+
+        def dscores(weights_bncs: Array, dx_bcnk: Array) -> Array:
+            dweights_bncs = _scores(dx_bcnk, v) - delta_bcn.transpose(0, 2, 1)[..., None]
+            return (weights_bncs * dweights_bncs * scale).astype(q.dtype)
+
+        weights_bncs = weights(q_bcnk)
+        if stays:
+            for_dv, for_dk = weights_bncs.astype(do.dtype), dscores(weights_bncs, do_bcnk)
+            for_dq = for_dk
+        else:
+            weights_bncs = lax.optimization_barrier(weights_bncs.astype(do.dtype))
+            for_dv = weights(_again(q_bcnk, 1)).astype(do.dtype)
+            for_dk, for_dq = (dscores(weights_bncs, _again(do_bcnk, n)) for n in range(2))
+        dk = sums[0] + einsum("bncs,bcnk->bsnk", for_dk, q_bcnk)
+        dv = sums[1] + einsum("bncs,bcnk->bsnk", for_dv, do_bcnk)
+        return (dk, dv), einsum("bncs,bsnk->bcnk", for_dq, k).astype(q.dtype)
+
+    stays = keeps_on_chip()
     zeros = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
     (dk, dv), dq = lax.scan(one, zeros, tuple(_cut(rows, chunk) for rows in (q, do, delta, logsum)))
     return _joined(dq, q.shape[1]), dk.astype(k.dtype), dv.astype(v.dtype)
@@ -146,6 +157,11 @@ def _backward_all_heads(
 
 def _scores(q_bcnk: Array, k_bsnk: Array) -> Array:
     return jnp.einsum("bcnk,bsnk->bncs", q_bcnk, k_bsnk, preferred_element_type=jnp.float32)
+
+
+def _again(x: Array, number: int) -> Array:
+    """`x`, so that what is computed of it is computed anew: the compiler merges products of the same operands."""
+    return lax.optimization_barrier((x, jnp.int32(number)))[0]
 
 
 def _cut(x: Array, chunk: int) -> Array:
