@@ -66,9 +66,10 @@ class Linear(nnx.Module):
         self.bias = _parameter((width_out,), compute) if use_bias else None
         self.dtype = compute.dtype
 
-    def __call__(self, x: Float[Array, "*rows i"]) -> Float[Array, "*rows o"]:
-        y = linear(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
-        return y if self.bias is None else add_vector(y, self.bias[...].astype(self.dtype))
+    def __call__(self, x: Float[Array, "*rows i"], outputs: slice = slice(None)) -> Float[Array, "*rows o"]:
+        """All outputs, or those of a slice; the others are then not computed."""
+        y = linear(x.astype(self.dtype), self.kernel[:, outputs].astype(self.dtype))
+        return y if self.bias is None else add_vector(y, self.bias[outputs].astype(self.dtype))
 
 
 class Conv(nnx.Module):

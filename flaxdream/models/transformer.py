@@ -41,15 +41,19 @@ class Attention(nnx.Module):
 
 
 class GEGLU(nnx.Module):
-    """Half of a linear layer's outputs, gated by the gelu (erf) of the other half."""
+    """Half of a linear layer's outputs, gated by the gelu (erf) of the other half.
+
+    Two products, since cutting the result of one costs a pass over it, and as many in the backward pass: on TPUs a
+    quarter of the time of SD 1.5's largest feed-forward layer.
+    """
 
     def __init__(self, width_in: int, width_out: int, compute: Compute):
         self.proj = Linear(width_in, 2 * width_out, compute)
+        self.width_out = width_out
 
     def __call__(self, x_bld: Float[Array, "b l d"]) -> Float[Array, "b l e"]:
-        y = self.proj(x_bld)
-        half = y.shape[-1] // 2
-        return y[..., :half] * jax.nn.gelu(y[..., half:], approximate=False)
+        value, gate = self.proj(x_bld, slice(self.width_out)), self.proj(x_bld, slice(self.width_out, None))
+        return value * jax.nn.gelu(gate, approximate=False)
 
 
 class FeedForward(nnx.Module):

@@ -17,6 +17,7 @@ def main(folder: Path) -> None:
 
     from flaxdream.planning import compiling
     from flaxdream.planning.programs import make_program
+    from flaxdream.training.compiler_options import compiler_options
 
     request = read_request(folder / "request.json")
     if request.config.compilation_cache_dir and request.topology in compiling.ATTACHED:
@@ -25,10 +26,11 @@ def main(folder: Path) -> None:
     try:
         machine, devices = compiling.devices_of(request.topology)
         lowered, facts = compiling.lower(make_program(request, devices))
+        options = compiler_options(devices[0].platform) if request.program == "train" else None
     except ValueError as error:
         compiling.write(folder / "error.json", {"message": str(error)})
         return
-    compiling.answer(folder, machine, lowered, facts)
+    compiling.answer(folder, machine, lowered, facts, options)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.memory import Memory, kind_of
 from flaxdream.planning.table import memory_lines, size
+from flaxdream.training.compiler_options import compiler_options
 
 
 class ToldStep:
@@ -29,7 +30,8 @@ class ToldStep:
         shapes = tuple(sorted((name, rows.shape, str(rows.dtype)) for name, rows in batch.items()))
         if shapes not in self._compiled:
             with mesh_in_use(state):
-                compiled = self._step.lower(state, frozen, batch).compile()
+                options = compiler_options(jax.devices()[0].platform)
+                compiled = self._step.lower(state, frozen, batch).compile(options)
             if not self._compiled:
                 self._say(_table(compiled, {"state": state, "frozen": frozen, "batch": batch}))
             self._compiled[shapes] = compiled

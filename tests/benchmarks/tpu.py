@@ -32,6 +32,11 @@ SIDES: dict[str, dict[str, Any]] = {
     "blocks": {"gradient_checkpointing": True},
     "fsdp+blocks": {"fsdp": 0, "gradient_checkpointing": True},
     "fsdp+full": {"fsdp": 0, "gradient_checkpointing_policy": "full"},
+    "fsdp8": {"fsdp": 8},
+    "8bit": {"use_8bit_adam": True},
+    "8bit+blocks": {"use_8bit_adam": True, "gradient_checkpointing": True},
+    "8bit+full": {"use_8bit_adam": True, "gradient_checkpointing_policy": "full"},
+    "offload+full": {"offload_optimizer": True, "gradient_checkpointing_policy": "full"},
 }
 DEFAULT = ["sd15:v5e-8:1,2,4,8", "sd15:v3-8:1,2,4", "sd15:v4-8:1,4", "sd15:v6e-8:1,4"]
 ROOT = Path(__file__).parents[2]
