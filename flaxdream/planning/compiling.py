@@ -76,9 +76,7 @@ def compile_lowered(lowered: Any, options: dict[str, str] | None = None) -> Comp
     return Compiled(text, from_analysis(done.memory_analysis(), parse(text)), None, seconds, True)
 
 
-def answer(
-    folder: Path, machine: Topology, lowered: Any, facts: Facts, options: dict[str, str] | None = None
-) -> None:
+def answer(folder: Path, machine: Topology, lowered: Any, facts: Facts, options: dict[str, str] | None = None) -> None:
     """Writes facts.json, compiles, and writes compiled.json and module.txt; another process waits for the files."""
     write(folder / "facts.json", {"facts": dataclasses.asdict(facts), "machine": dataclasses.asdict(machine)})
     done = compile_lowered(lowered, options)

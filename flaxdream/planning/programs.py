@@ -158,9 +158,10 @@ def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
     settings = generate.Settings(guided=config.validation_guidance_scale > 1)
 
     def lower() -> Any:
-        return generate.generate.lower(
-            params, ids, ids, latents, keys, scale, networks=networks, sampler=sampler, settings=settings
-        )
+        with jax.set_mesh(mesh):
+            return generate.generate.lower(
+                params, ids, ids, latents, keys, scale, networks=networks, sampler=sampler, settings=settings
+            )
 
     rest = {"ids_bs": ids, "negative_ids_bs": ids, "latents_bhwc": latents}
     arguments = bytes_by_path({"params": params, **rest, "noise_key_b": keys, "guidance_scale_b": scale})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -300,14 +301,14 @@ class FlaxStableDiffusionPipeline:
             params = jax.device_put(params, placement.split_rows(mesh))
         else:
             params = self.replicate(params)
+        how = {"networks": self.networks, "sampler": sampler, "settings": settings}
+        generate = core.generate if on_call is None else partial(core.generate_by_calls, on_call=on_call)
         if len(ids) % mesh.size:  # a lone legacy call with fewer rows than devices: each device runs them all
             rows = jax.device_put((ids, negative, latents, keys, scale), placement.on_every_device(mesh))
-        else:
-            rows = jax.device_put((ids, negative, latents, keys, scale), placement.split_rows(mesh))
-        how = {"networks": self.networks, "sampler": sampler, "settings": settings}
-        if on_call is None:
-            return core.generate(params, *rows, **how)
-        return core.generate_by_calls(params, *rows, **how, on_call=on_call)
+            return generate(params, *rows, **how)
+        rows = jax.device_put((ids, negative, latents, keys, scale), placement.split_rows(mesh))
+        with jax.set_mesh(mesh):  # attention takes each device's rows by themselves
+            return generate(params, *rows, **how)
 
     def _negative_ids(self, like: np.ndarray) -> np.ndarray:
         return np.broadcast_to(self.prepare_inputs("")[0], like.shape)

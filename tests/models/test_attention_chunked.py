@@ -130,12 +130,13 @@ def test_what_is_kept_for_the_backward_pass_has_no_axis_of_queries_by_keys():
 def test_what_is_at_work_at_once_is_as_much_as_a_devices_memory_on_the_chip_takes():
     """SD 1.5's largest layer: 256 queries of a row. Rows that lie anywhere stay together and the chunks get smaller."""
 
-    def found(rows, *, cut, tokens=4096):
-        return at_once((rows, tokens, 8, 40), tokens, CHUNK, cut=cut)
+    def found(rows, *, cut, tokens=4096, stays=True):
+        return at_once((rows, tokens, 8, 40), tokens, CHUNK, cut=cut, stays=stays)
 
     assert [found(rows, cut=True) for rows in (1, 3, 8)] == [(1, 256)] * 3
     assert [found(rows, cut=True, tokens=1024) for rows in (2, 4, 6, 3)] == [(2, 512), (2, 512), (2, 512), (1, 512)]
     assert found(4, cut=True, tokens=16384) == (1, 64)
+    assert found(4, cut=True, stays=False) == (1, 512)
     assert [found(rows, cut=False) for rows in (1, 2, 4, 8, 64)] == [
         (1, 256), (2, 128), (4, 64), (8, SMALLEST), (64, SMALLEST)
     ]  # fmt: skip
