@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -111,8 +112,19 @@ def _context(params: Params, rows: Batch, text_encoder: Network) -> Float[Array,
         return rows["context"]
     if "context" in params:
         return params["context"][rows["caption_index"]]
-    ids = rows["ids"] if "ids" in rows else params["ids"][rows["caption_index"]]
-    return text_encoder(params["text_encoder"], ids).states_bsd
+    encode = partial(text_encoder, params["text_encoder"])
+    if "ids" in rows:
+        return encode(rows["ids"]).states_bsd
+    index_b, ids = rows["caption_index"], params["ids"]
+    if len(ids) < len(index_b) / _devices():  # DreamBooth has one caption or two, and many rows that share them
+        return encode(ids).states_bsd[index_b]
+    return encode(ids[index_b]).states_bsd
+
+
+def _devices() -> int:
+    """How many cut the rows between them, as far as the trace is told."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else int(mesh.size)
 
 
 def _weighted(
