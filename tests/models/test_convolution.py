@@ -56,13 +56,15 @@ SHAPES = {
     "few pixels, narrower": ((1, 5, 8, 37), 19, 3, 1, 1),
     "one pixel": ((3, 1, 1, 21), 23, 3, 1, 1),
     "many pixels, few channels": ((1, 23, 24, 19), 37, 3, 1, 1),
-    "many pixels and channels": ((1, 23, 24, 67), 71, 3, 1, 1),
-    "many pixels in three pictures": ((3, 13, 15, 71), 67, 3, 1, 1),
-    "many pictures": ((8, 9, 8, 67), 71, 3, 1, 1),
+    "many pixels, some channels": ((1, 23, 24, 67), 71, 3, 1, 1),
+    "many pixels and channels": ((1, 23, 24, 131), 133, 3, 1, 1),
+    "many pixels in three pictures": ((3, 13, 15, 133), 131, 3, 1, 1),
+    "many pictures, some channels": ((8, 9, 8, 67), 71, 3, 1, 1),
+    "many pictures": ((8, 9, 8, 131), 133, 3, 1, 1),
     "no padding, few pixels": ((1, 5, 8, 19), 37, 3, 1, 0),
-    "no padding, many pixels": ((1, 24, 25, 67), 71, 3, 1, 0),
+    "no padding, many pixels": ((1, 24, 25, 131), 133, 3, 1, 0),
     "other padding on each side, few pixels": ((3, 5, 8, 37), 19, 3, 1, ((0, 2), (1, 0))),
-    "other padding on each side, many pixels": ((1, 24, 25, 67), 71, 3, 1, ((0, 2), (1, 0))),
+    "other padding on each side, many pixels": ((1, 24, 25, 131), 133, 3, 1, ((0, 2), (1, 0))),
     "wide padding": ((1, 5, 8, 19), 37, 3, 1, 3),
     "5x5": ((1, 5, 8, 19), 37, 5, 1, 2),
     "stride 2, odd sizes": ((3, 7, 11, 19), 21, 3, 2, 1),
@@ -195,4 +197,6 @@ def test_tpus_and_gpus_get_xlas_convolution_and_its_gradients(name, platform):
 def test_cpus_get_matrix_products_where_these_are_faster():
     assert "stablehlo.convolution" not in lowered("many pixels and channels", "cpu")
     assert lowered("few pixels, wider", "cpu").count("stablehlo.convolution") == 1  # the result; not its gradients
+    assert lowered("many pixels, some channels", "cpu").count("stablehlo.convolution") == 2  # not the kernel's gradient
+    assert lowered("many pictures, some channels", "cpu").count("stablehlo.convolution") == 3
     assert lowered("many pixels and channels", "cpu", jnp.bfloat16).count("stablehlo.convolution") == 3
