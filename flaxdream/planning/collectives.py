@@ -31,19 +31,24 @@ class Collective:
 
 
 def collectives(module: Module) -> list[Collective]:
-    """Every transfer of a step. One that is spread over several fusions appears in each, and counts once."""
+    """Every transfer of a step. One that is spread over several fusions appears in each, and counts once.
+
+    Channels tell such parts from other transfers, but only there: the compiler gives one number to many of its own.
+    """
     found: dict[object, Collective] = {}
-    for here, times, _ in visits(module):
+    for here, times, inside in visits(module):
         for one in here.instructions:
             kind = one.opcode.removesuffix("-start")
             if kind not in KINDS:
                 continue
+            spread = inside
             if kind == "all-reduce" and here.name.startswith("all-reduce-scatter"):
-                kind = "reduce-scatter"  # how TPUs write it: a fusion that reduces and keeps a part
+                kind, spread = "reduce-scatter", False  # how TPUs write it: a fusion that reduces and keeps a part
             devices = group_size(one.rest)
             size = sum(array.content for name in one.operands for array in here.by_name[name].arrays)
             size *= devices if kind == "all-gather" else 1
-            key = _channel(one) or (here.name, one.name)
+            shapes = tuple(array.dims for array in one.arrays)
+            key = (_channel(one), shapes) if spread and _channel(one) else (here.name, one.name)
             if devices > 1 and (key not in found or found[key].times < times):
                 found[key] = Collective(kind, float(size), devices, times)
     return list(found.values())

@@ -19,11 +19,31 @@ def test_a_transfer_in_a_loop_counts_each_time():
     assert totals([found]) == {"all-reduce": (LOOPS, LOOPS * ROW)}
 
 
-def test_one_transfer_spread_over_several_instructions_counts_once():
-    line = next(line for line in LOOP.splitlines() if "%sent = " in line)
-    assert collectives(parse(LOOP.replace(line, line + "\n" + line.replace("%sent", "%copy")))) == collectives(
-        parse(LOOP)
+SENT = next(line for line in LOOP.splitlines() if "%sent = " in line)
+
+
+def test_one_transfer_spread_over_several_fusions_counts_once():
+    parts = "".join(
+        f"""%part.{n} (p{n}: f32[8,16]) -> f32[8,16] {{
+  %p{n} = f32[8,16]{{1,0}} parameter(0)
+  {SENT.strip().replace("%sent", f"ROOT %r{n}").replace("(%y)", f"(%p{n})")}
+}}
+
+"""
+        for n in range(2)
     )
+    fusions = "".join(
+        f"  %{name} = f32[8,16]{{1,0}} fusion(%y), kind=kLoop, calls=%part.{n}\n"
+        for n, name in enumerate(("started", "sent"))
+    )
+    spread = LOOP.replace(SENT + "\n", fusions).replace("%sum (", parts + "%sum (", 1)
+    assert "all-reduce(%y)" not in spread and collectives(parse(spread)) == collectives(parse(LOOP))
+
+
+def test_transfers_with_one_channel_that_are_not_in_fusions_are_several():
+    """The compiler gives the number 1 to all that it makes itself."""
+    twice = LOOP.replace(SENT, SENT + "\n" + SENT.replace("%sent", "%other"))
+    assert collectives(parse(twice)) == 2 * collectives(parse(LOOP))
 
 
 @pytest.mark.parametrize(
