@@ -31,7 +31,8 @@ class Collective:
 
 
 def collectives(module: Module) -> list[Collective]:
-    """Every transfer of a step. One that is spread over several fusions appears in each, and counts once.
+    """Every transfer of a step. One that is spread over several fusions appears in each, and counts once: as often
+    as the part that is carried out least, since a transfer may go on beside a whole loop.
 
     Channels tell such parts from other transfers, but only there: the compiler gives one number to many of its own.
     """
@@ -49,7 +50,7 @@ def collectives(module: Module) -> list[Collective]:
             size *= devices if kind == "all-gather" else 1
             shapes = tuple(array.dims for array in one.arrays)
             key = (_channel(one), shapes) if spread and _channel(one) else (here.name, one.name)
-            if devices > 1 and (key not in found or found[key].times < times):
+            if devices > 1 and (key not in found or times < found[key].times):
                 found[key] = Collective(kind, float(size), devices, times)
     return list(found.values())
 
