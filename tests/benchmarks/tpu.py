@@ -3,7 +3,8 @@
 `--cases sd15:v5e-8:1,2,4 sd15+text:v3-8:1` are architecture, machine and pictures per device; `--sides peer ours fsdp`
 which steps. The peer is diffusers 0.38's Flax script (tpu_peer.py), under the interpreter `--peer PYTHON`. Both are
 compiled by the same TPU compiler until the memory is planned, and read by the code of `flaxdream plan`. Each answer is
-put into `--results` at once: an interrupted matrix goes on, `--again` compiles anew, and `--table` only prints.
+put into `--results` at once, by default the file that the README's table is from: an interrupted matrix goes on,
+`--again` compiles anew, and `--table` only prints (all that is there, without `--cases`).
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ SIDES: dict[str, dict[str, Any]] = {
     "8bit+full": {"use_8bit_adam": True, "gradient_checkpointing_policy": "full"},
     "offload+full": {"offload_optimizer": True, "gradient_checkpointing_policy": "full"},
 }
-DEFAULT = ["sd15:v5e-8:1,2,4,8", "sd15:v3-8:1,2,4", "sd15:v4-8:1,4", "sd15:v6e-8:1,4"]
+MACHINES = ("v3-8", "v4-8", "v5e-8", "v6e-8")
+MODELS = ("sd15", "sd15+text", "sd21", "sd21+text")
+DEFAULT = [f"{model}:{machine}:1,2,4,8" for model in MODELS for machine in MACHINES]
 ROOT = Path(__file__).parents[2]
 
 
@@ -117,10 +120,10 @@ def table(cases: list[Case], sides: list[str], results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=DEFAULT)
-    parser.add_argument("--sides", nargs="+", default=["ours", "fsdp", PEER], choices=[*SIDES, PEER])
+    parser.add_argument("--cases", nargs="+")
+    parser.add_argument("--sides", nargs="+", choices=[*SIDES, PEER])
     parser.add_argument("--peer", default=sys.executable, metavar="PYTHON")
-    parser.add_argument("--results", type=Path, default=Path("tpu-benchmark.json"))
+    parser.add_argument("--results", type=Path, default=ROOT / "tests/benchmarks/tpu_results.json")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
@@ -128,10 +131,12 @@ def main() -> None:
     if compiler is not None and compiler.origin:  # the peer's interpreter may have none
         os.environ.setdefault("TPU_LIBRARY_PATH", str(Path(compiler.origin).parent / "libtpu.so"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    cases = read_cases(options.cases)
     results = json.loads(options.results.read_text()) if options.results.exists() else {}
+    known = sorted({name.split()[0] for name in results})
+    cases = read_cases(options.cases or (known if options.table else DEFAULT))
+    sides = options.sides or ([*SIDES, PEER] if options.table else ["fsdp", PEER])
     for case in [] if options.table else cases:
-        for side in options.sides:
+        for side in sides:
             key = f"{case.name} {side}"
             if key in results and not options.again:
                 continue
@@ -143,7 +148,7 @@ def main() -> None:
             results[key] = plan.as_dict()
             options.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
             print(line(case, side, plan, None), file=sys.stderr, flush=True)
-    print(table(cases, options.sides, results))
+    print(table(cases, sides, results))
 
 
 if __name__ == "__main__":
