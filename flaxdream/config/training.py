@@ -31,6 +31,8 @@ class TrainConfig(RunConfig):
     # memory and speed
     attention: Literal["auto", "xla", "chunked", "cudnn", "flash"] = "auto"
     """Attention kernel."""
+    vae_slicing: bool = False
+    """Encode one picture at a time on each device: less memory where latents are not cached, the same numbers."""
 
     # learning rate
     train_text_encoder: bool = False
@@ -111,3 +113,8 @@ class TrainConfig(RunConfig):
     def keeps_latents(self) -> bool:
         """Whether latents are to be made once, whatever their number."""
         return self.cache_latents == "yes" or self.latents_cache_dir is not None
+
+    @property
+    def encoded_at_once(self) -> int:
+        """Pictures that a device encodes at once for cached latents."""
+        return 1 if self.vae_slicing else self.train_batch_size

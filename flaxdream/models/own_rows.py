@@ -29,6 +29,23 @@ def on_own_rows(run: Callable[..., Any], *arrays: Array) -> Any:
     return jax.shard_map(run, in_specs=rows, out_specs=rows, check_vma=False)(*arrays)
 
 
+def one_by_one(run: Callable[[Any, Array], Any], shared: Any, x: Array) -> Any:
+    """`run(shared, x)` for the rows of `x` alone, each device one of its own after the other, with memory for one.
+
+    `shared` lies whole on every device.
+    """
+
+    def own(shared: Any, x: Array) -> Any:
+        results = jax.lax.map(lambda row: run(shared, row[None]), x)
+        return jax.tree.map(lambda result: result[:, 0], results)
+
+    mesh = jax.sharding.get_abstract_mesh()
+    if not can_be_cut(x.shape[0]) or mesh.size == 1:
+        return own(shared, x)
+    rows = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(own, in_specs=(PartitionSpec(), rows), out_specs=rows, check_vma=False)(shared, x)
+
+
 def keeps_on_chip() -> bool:
     """Whether results of moderate size stay on the chip of the devices in use until they are needed."""
     device = jax.sharding.get_abstract_mesh().abstract_device

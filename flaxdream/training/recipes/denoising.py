@@ -61,7 +61,13 @@ class Denoising:
         self._resolution = (config.resolution, config.resolution)
         self._held_out = None
         if held_out is not None:
-            self._held_out = HeldOutLoss(model, held_out, self._resolution, config.image_interpolation_mode)
+            self._held_out = HeldOutLoss(
+                model,
+                held_out,
+                self._resolution,
+                config.image_interpolation_mode,
+                vae_slicing=config.vae_slicing,
+            )
 
     def examples(self) -> dict[str, list[np.ndarray]]:
         """Pictures of the first steps: instance pictures, and class pictures where there are some; none of a stream."""
@@ -84,7 +90,7 @@ class Denoising:
             live = live_batches(loader, start, self.steps, **text)
             return frozen, (to_devices(batch, self.mesh) for batch in live)
         vae_params = local_copy(frozen.pop("vae"), self.mesh)
-        encode = picture_encoder(networks.vae, vae_params, loader, config.train_batch_size)
+        encode = picture_encoder(networks.vae, vae_params, loader, config.encoded_at_once)
         moments: Moments
         if config.latents_cache_dir is None:
             moments = in_memory(self.source, encode, "latents")
@@ -135,7 +141,14 @@ class Denoising:
 
     def loss_of_rows(self) -> LossOfRows:
         networks, objective = self.model.networks, objective_of(self.config, self.model.scheduler)
-        return make_loss_of_rows(networks.unet, networks.vae, networks.text_encoder, self.model.scheduler, objective)
+        return make_loss_of_rows(
+            networks.unet,
+            networks.vae,
+            networks.text_encoder,
+            self.model.scheduler,
+            objective,
+            vae_slicing=self.config.vae_slicing,
+        )
 
     def groups(self) -> Groups | None:
         """Instance and class rows apart, where there are both."""

@@ -28,9 +28,18 @@ class HeldOutLoss:
     on its own devices.
     """
 
-    def __init__(self, model: FinetunedModel, rows: HeldOutRows, resolution: tuple[int, int], interpolation: str):
+    def __init__(
+        self,
+        model: FinetunedModel,
+        rows: HeldOutRows,
+        resolution: tuple[int, int],
+        interpolation: str,
+        *,
+        vae_slicing: bool = False,
+    ):
         self.model, self.source, self.mesh = model, rows, local_mesh()
         self.rows = -(-rows.batch_size // self.mesh.size) * self.mesh.size
+        self._encoded_at_once = 1 if vae_slicing else self.rows // self.mesh.size
         settings = LoaderSettings(resolution, center_crop=True, interpolation=interpolation)
         self._loader = Loader(rows, settings)
         self._frozen: Params = {}
@@ -55,7 +64,7 @@ class HeldOutLoss:
         """Latents once, and what else does not train."""
         model, place = self.model, on_every_device(self.mesh)
         here = jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place), dict(model.frozen))
-        encode = picture_encoder(model.networks.vae, here.pop("vae"), self._loader, self.rows // self.mesh.size)
+        encode = picture_encoder(model.networks.vae, here.pop("vae"), self._loader, self._encoded_at_once)
         self._moments = in_memory(self.source, encode, "held-out latents")
         ids = tokenize(model.pipeline.tokenizer, self.source.captions)
         self._frozen = {**here, "ids": jax.device_put(ids, place)}

@@ -31,6 +31,7 @@ from flaxdream.diffusion.process import add_noise, check_prediction_type, dream,
 from flaxdream.diffusion.schedule import alpha_bar_from_config
 from flaxdream.diffusion.timesteps import TimestepSampling, timesteps
 from flaxdream.models.network import Network
+from flaxdream.models.own_rows import one_by_one
 from flaxdream.training.step import Batch, LossOfRows
 
 # What a row's key is folded with: each draw has an address of its own.
@@ -69,13 +70,18 @@ def make_loss_of_rows(
     text_encoder: Network,
     scheduler: Mapping[str, Any],
     objective: Objective,
+    *,
+    vae_slicing: bool = False,
 ) -> LossOfRows:
-    """The loss for `make_train_step`: trees are `unet`, `text_encoder` and `vae`, each trained or frozen."""
+    """The loss for `make_train_step`: trees are `unet`, `text_encoder` and `vae`, each trained or frozen.
+
+    With `vae_slicing` live pictures are encoded one by one.
+    """
     alpha_bar_T = alpha_bar_from_config(scheduler)
 
     def loss_of_rows(trained: Params, frozen: Params, rows: Batch, key_b: Array) -> Float[Array, " b"]:
         params = {**frozen, **trained}
-        x0 = _latents(params, rows, draws(key_b, LATENT), vae)
+        x0 = _latents(params, rows, draws(key_b, LATENT), vae, slicing=vae_slicing)
         t_b = timesteps(draws(key_b, TIMESTEP), len(alpha_bar_T), objective.timesteps)
         alpha_bar_b = jnp.asarray(alpha_bar_T)[t_b]
         eps = row_noise(draws(key_b, NOISE), x0.shape[1:])
@@ -96,13 +102,14 @@ def make_loss_of_rows(
     return loss_of_rows
 
 
-def _latents(params: Params, rows: Batch, key_b: Array, vae: Network) -> Float[Array, "b h w c"]:
+def _latents(params: Params, rows: Batch, key_b: Array, vae: Network, *, slicing: bool) -> Float[Array, "b h w c"]:
     """A draw from the latent distribution of each row, scaled for the UNet, float32."""
     if "mean" in rows:
         mean, logvar = rows["mean"], rows["logvar"]
     else:
-        mean, logvar = vae(params["vae"], rows["pixels"], method="moments")
-        mean, logvar = jax.lax.stop_gradient((mean, logvar))
+        encode = partial(vae, method="moments")
+        given = params["vae"], rows["pixels"]
+        mean, logvar = jax.lax.stop_gradient(one_by_one(encode, *given) if slicing else encode(*given))
     z = mean + jnp.exp(0.5 * logvar) * row_noise(key_b, mean.shape[1:])
     return (z - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
