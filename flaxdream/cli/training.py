@@ -13,8 +13,8 @@ from flaxdream.cli.flags import parse_training
 OUT_OF_MEMORY = (
     "The device's memory is too small for this. What helps, the cheapest first: --mixed_precision bf16, "
     "--gradient_checkpointing, a smaller --train_batch_size with more --gradient_accumulation_steps, --fsdp over "
-    "several devices, --use_8bit_adam, --offload_ema, --offload_optimizer. flaxdream plan with the same flags, "
-    "--topology and --advise tries them on a machine without the device."
+    "several devices, --use_8bit_adam, --params_dtype bfloat16, --offload_ema, --offload_optimizer. flaxdream plan "
+    "with the same flags, --topology and --advise tries them on a machine without the device."
 )
 
 

@@ -67,7 +67,9 @@ class RunConfig:
 
     # memory and speed
     mixed_precision: Precision = "no"
-    """no computes in float32; bf16 is for TPUs and recent GPUs; fp16 scales the loss. Master weights are float32."""
+    """no computes in float32; bf16 is for TPUs and recent GPUs; fp16 scales the loss."""
+    params_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of what trains, its master weights. bfloat16 halves its memory and rounds updates stochastically."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     gradient_checkpointing_policy: RematPolicy | None = None

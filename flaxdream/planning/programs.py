@@ -125,9 +125,9 @@ def assumed(config: TrainConfig, caption_count: int) -> Assumed:
 
 
 def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:
-    """The encoding of pictures for cached latents, as many a device as a training step has."""
+    """The encoding of pictures for cached latents, as many at once as a training with these settings takes."""
     model = abstract_model(config, configs, mesh)
-    vae, rows = model.networks.vae, config.train_batch_size * mesh.size
+    vae, rows = model.networks.vae, config.encoded_at_once * mesh.size
     side = config.resolution
     pixels = _rows(mesh, (rows, side, side, 3), jnp.float32)
     params = model.frozen["vae"]
@@ -140,10 +140,14 @@ def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
 
 
 def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:
-    """The call that draws validation pictures: what trains as float32 masters, the rest as it is computed in."""
+    """The call that draws validation pictures: what trains as the run would write it, the rest as it is computed in."""
     model = abstract_model(config, configs, mesh)
     whole = replicated(mesh)
-    params = jax.tree.map(lambda leaf: _abstract(leaf, whole), {**model.frozen, **model.trained})
+    result = dict(model.trained)
+    if config.use_ema:
+        average = jnp.dtype(config.ema_dtype)
+        result = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, average), result)
+    params = jax.tree.map(lambda leaf: _abstract(leaf, whole), {**model.frozen, **result})
     networks, count = model.networks, mesh.size * getattr(config, "sample_batch_size", 1)
     cells = config.resolution // networks.downscale
     sampler = make_sampler(

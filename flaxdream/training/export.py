@@ -78,13 +78,9 @@ def _params(model: CheckpointModel, saved: SavedCheckpoint, weights_dtype: str |
     others = [name for name in NETWORKS if name not in trained and name in model.configs]
     names = trained if weights_dtype is None else [*trained, *others]
     shapes = {name: build(model.configs[name]).shapes for name in names}
+    shapes |= {name: model.saved_shapes(name, shapes[name]) for name in trained}
     variant = saved.extra["config"].get("variant")
-    return {
-        name: model.read_params(
-            name, shapes[name], dtype=model.saved_dtype(name) if name in trained else None, variant=variant
-        )
-        for name in names
-    }
+    return {name: model.read_params(name, shapes[name], variant=variant) for name in names}
 
 
 def _finds_scaling_factor(saved: SavedCheckpoint) -> bool:

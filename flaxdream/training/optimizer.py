@@ -50,7 +50,7 @@ def make_optimizer(
         rule = make_rule(canonical, weight_decay=weight_decay, **options)
 
     def init(params: Params) -> OptimizerState:
-        params = _float32(params)
+        params = float32(params)
         zero = jnp.zeros((), jnp.float32)
         if isinstance(rule, dict):
             states: Any = {group: rule[group](zero).init(params[group]) for group in _same_groups(rule, params)}
@@ -60,7 +60,7 @@ def make_optimizer(
 
     def update(grads: Params, state: OptimizerState, params: Params | None = None) -> tuple[Params, OptimizerState]:
         assert params is not None
-        grads, params = _float32(grads), _float32(params)
+        grads, params = float32(grads), float32(params)
         moves = {group: state.steps < stop for group, stop in stops.items()}
         grads = _still(grads, moves)
         grad_norm = global_norm(grads)
@@ -80,6 +80,11 @@ def make_optimizer(
     return optax.GradientTransformation(init, update)
 
 
+def float32(tree: Params) -> Params:
+    """All leaves as float32."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+
+
 def global_norm(tree: Params) -> Float[Array, ""]:
     """The Euclidean norm of all leaves together, in float32."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)))
@@ -95,7 +100,7 @@ def clip_by_norm(grads: Params, norm: Float[Array, ""], max_grad_norm: float) ->
 
 
 def evaluation_params(state: OptimizerState, params: Params) -> Params:
-    """The parameters to draw pictures with and to export: the averaged ones of schedule_free, else `params`."""
+    """The parameters to draw pictures with and to export: schedule_free's average, in float32, else `params`."""
     if isinstance(state.rules, optax.contrib.ScheduleFreeState):
         return optax.contrib.schedule_free_eval_params(state.rules, params)
     groups = state.rules if isinstance(state.rules, dict) else {}
@@ -110,10 +115,6 @@ def _still(tree: Params, moves: Mapping[str, Array]) -> Params:
 
 def _choose(condition: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
-def _float32(tree: Params) -> Params:
-    return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
 
 
 def _same_groups(rule: Mapping[str, Rule], params: Params) -> list[str]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from flaxdream.arrays import Params
 from flaxdream.training.checkpoint_files import advice
 from flaxdream.training.checkpoints import latest_checkpoint
 from flaxdream.weights.checkpoint import DamagedCheckpointError, listed_checkpoints, read_checkpoint
@@ -19,7 +21,8 @@ _WITHOUT_NUMBERS = re.compile(
     "output_dir|cache_dir|revision|hub_.*|push_to_hub|report_to|logging_dir|tracker_project_name|checkpoint.*|"
     "resume_from_checkpoint|compilation_cache_dir|dataloader_num_workers|validation_.*|num_validation_images|"
     "skip_save_text_encoder|class_sampler|class_num_inference_steps|class_guidance_scale|class_negative_prompt|"
-    "prior_generation_precision|sample_batch_size|fsdp|offload_.*|gradient_checkpointing.*|attention|cache_latents|latents_cache_dir|variant"
+    "prior_generation_precision|sample_batch_size|fsdp|offload_.*|gradient_checkpointing.*|attention|cache_latents|latents_cache_dir|"
+    "vae_slicing|variant"
 )
 
 
@@ -55,6 +58,35 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[st
         if before != now and field in saved and not _WITHOUT_NUMBERS.fullmatch(field):
             found.append(f"--{field} was {_shown(before)} and is {_shown(now)}.")
     return found
+
+
+def in_saved_types(path: Path, params: Params) -> Params:
+    """The shapes of what trains, each in the type that it has in the checkpoint, where that is float32 or bfloat16.
+
+    So a run can go on with another params_dtype: what was read is then converted.
+    """
+    try:
+        saved = read_checkpoint(path).arrays
+    except DamagedCheckpointError:
+        return params  # reading it says what is wrong
+
+    def typed(keys: Any, leaf: Any) -> Any:
+        _, name = saved.get("params." + jax.tree_util.keystr(keys, simple=True, separator="."), (None, None))
+        dtype = jnp.dtype(name) if name in ("float32", "bfloat16") else leaf.dtype
+        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
+
+    return jax.tree.map_with_path(typed, params)
+
+
+def in_types(params: Params, wanted: Params) -> Params:
+    """The parameters in the types that are wanted, rounded to nearest where those are smaller."""
+    if all(a.dtype == b.dtype for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True)):
+        return params
+    convert = jax.jit(
+        lambda tree: jax.tree.map(lambda leaf, to: leaf.astype(to.dtype), tree, wanted),
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, wanted),
+    )
+    return convert(params)
 
 
 def _checked(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """One optimizer step: rows in, a new state and metrics out. It knows no model; a recipe hands it the loss.
 
-The state is a plain dict: `step`, `params` (what trains, float32), `opt_state`, and where asked for `ema` and
-`loss_scale`. Every random number of step k and row r comes from fold_in(fold_in(key(seed), k), r).
+The state is a plain dict: `step`, `params` (what trains, float32 or bfloat16), `opt_state`, and where asked for `ema`
+and `loss_scale`. Every random number of step k and row r comes from fold_in(fold_in(key(seed), k), r).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from flaxdream.arrays import Array, Float, Key, Params
 from flaxdream.diffusion.loss import weighted_mean
 from flaxdream.training.ema import init_ema, update_ema
 from flaxdream.training.loss_scale import choose, init_loss_scale, unscale, update_loss_scale
-from flaxdream.training.optimizer import global_norm
+from flaxdream.training.optimizer import float32, global_norm
+from flaxdream.training.stochastic_rounding import apply_updates
 from flaxdream.training.whole_params import WholeParams
 
 State = dict[str, Any]
@@ -54,8 +55,8 @@ def make_train_step(
     The loss is the mean over all rows of weight * loss; `accumulation` cuts them into that many parts, one after
     the other, without changing it. `ema` holds the options of `update_ema`. With a `loss_scale` in the state, a
     step whose gradients are not finite changes nothing but the scale. `whole` is for parameters that lie in parts on
-    the devices. Metrics: `loss`, `grad_norm`, and for each
-    of `groups` the unweighted mean loss of its rows.
+    the devices. Gradients and updates are float32 whatever the parameters are; bfloat16 ones are rounded at random.
+    Metrics: `loss`, `grad_norm`, and for each of `groups` the unweighted mean loss of its rows.
     """
 
     def loss(params: Params, frozen: Params, rows: Batch, key_b: Array, scale: Array) -> tuple[Array, dict[str, Any]]:
@@ -69,12 +70,14 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         scale = state["loss_scale"].value if "loss_scale" in state else jnp.float32(1)
         differentiate = jax.grad(loss, has_aux=True)
-        params = whole.gather(state["params"]) if whole else state["params"]
+        gathered = whole.gather(state["params"]) if whole else None
 
         def part(rows: Batch) -> tuple[Params, dict[str, Any]]:
             key_b = jax.vmap(jax.random.fold_in, (None, 0))(key, rows["row"])
+            # cast in here: a float32 copy outside of the scan would lie there for all of it
+            params = float32(state["params"]) if gathered is None else gathered
             grads, metrics = differentiate(params, frozen, rows, key_b, scale)
-            return (whole.scatter(grads, state["params"]) if whole else grads), metrics
+            return (whole.scatter(grads) if whole else grads), metrics
 
         if accumulation == 1:
             return part(batch)
@@ -91,7 +94,8 @@ def make_train_step(
         if "loss_scale" in state:
             grads, finite = unscale(grads, state["loss_scale"])
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        stepped = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
+        params = apply_updates(state["params"], updates, state["step"])
+        stepped = {"params": params, "opt_state": opt_state}
         metrics = {"loss": found["loss"], "grad_norm": getattr(opt_state, "grad_norm", global_norm(grads))}
         new = {**state, "step": state["step"] + 1}
         if finite is None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from flaxdream.arrays import Array, Float, Int, Shaped
+from flaxdream.arrays import Array, Float, Int, Params, Shaped
+
+# Streams of `random_bits`, one for each leaf from the number on. The moving average and 8-bit Adam count theirs from 0.
+OF_PARAMS = 1 << 20
 
 
 def random_bits(shape: tuple[int, ...], step: Int[Array, ""], stream: int) -> Shaped[Array, "*shape"]:
@@ -33,6 +36,28 @@ def to_bfloat16(x: Float[Array, "*shape"], bits: Shaped[Array, "*shape"]) -> Flo
     rounded = (raw + (bits & jnp.uint32(0xFFFF))) & jnp.uint32(0xFFFF0000)
     rounded = jnp.where(jnp.isfinite(x), rounded, raw)
     return jax.lax.bitcast_convert_type(rounded, jnp.float32).astype(jnp.bfloat16)
+
+
+def apply_updates(params: Params, updates: Params, step: Int[Array, ""]) -> Params:
+    """The parameters after float32 `updates`, each in its type; bfloat16 ones are rounded at random, others to nearest.
+
+    A step of a fine-tuning is often a hundredth of the distance between two bfloat16 numbers: to the nearest one,
+    nothing would move. `step` counts the updates.
+    """
+    leaves, tree = jax.tree.flatten(params)
+    moved = [
+        _moved(p, update, step, OF_PARAMS + number)
+        for number, (p, update) in enumerate(zip(leaves, jax.tree.leaves(updates), strict=True))
+    ]
+    return jax.tree.unflatten(tree, moved)
+
+
+def _moved(
+    p: Float[Array, "*shape"], update: Float[Array, "*shape"], step: Int[Array, ""], stream: int
+) -> Float[Array, "*shape"]:
+    if p.dtype != jnp.bfloat16:
+        return (p + update).astype(p.dtype)
+    return to_bfloat16(p.astype(jnp.float32) + update, random_bits(p.shape, step, stream))
 
 
 def _hash(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:

@@ -82,10 +82,15 @@ class CheckpointModel(ModelDir):
             lambda y, z, leaf: ((y - (1.0 - b1) * z) / b1).astype(dtype or leaf.dtype), y_tree, z_tree, shapes
         )
 
-    def saved_dtype(self, component: str) -> Any:
-        """The type in which the run would write a component that trained."""
-        root = self._roots(component)[0]
-        return next(jnp.dtype(kind) for name, (_, kind) in self.saved.arrays.items() if name.startswith(f"{root}."))
+    def saved_shapes(self, component: str, shapes: Shapes) -> Shapes:
+        """The shapes of a component in the types in which the run would write it; what did not train keeps its own."""
+        root, free = self._roots(component)
+
+        def typed(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            kind = self.saved.arrays.get(f"{root}.{path}", (None, leaf.dtype))[1]
+            return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if free else jnp.dtype(kind))
+
+        return names.nested({path: typed(path, leaf) for path, leaf in names.leaves(shapes)})
 
     def _roots(self, component: str) -> tuple[str, str | None]:
         """What the arrays of a component's parameters begin with; with schedule_free also its state's."""

@@ -50,6 +50,12 @@ def test_parameters_are_float32_masters_and_adam_holds_them_twice_more():
     assert 0 <= found["optimizer"] - 2 * unet_bytes() <= 64  # and some counters
 
 
+def test_bfloat16_parameters_take_half_and_adam_still_holds_float32():
+    found = kinds(dataclasses.replace(SMALL, params_dtype="bfloat16", use_ema=True))
+    assert found["parameters"] == unet_bytes() // 2
+    assert 0 <= found["optimizer"] - 2 * unet_bytes() <= 64 and 0 <= found["EMA"] - unet_bytes() <= 64
+
+
 def test_an_average_is_exactly_one_more_copy_and_half_of_it_in_bfloat16():
     assert "EMA" not in kinds(SMALL)
     assert 0 <= kinds(dataclasses.replace(SMALL, use_ema=True))["EMA"] - unet_bytes() <= 64

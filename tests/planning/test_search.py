@@ -55,7 +55,16 @@ def test_advice_puts_changes_on_top_of_each_other_when_none_is_enough():
 def test_only_what_would_change_something_is_tried():
     config = DreamBoothConfig(
         train_batch_size=1, mixed_precision="bf16", gradient_checkpointing_policy="full", random_flip=True,
-        use_8bit_adam=True, offload_optimizer=True,
+        use_8bit_adam=True, offload_optimizer=True, params_dtype="bfloat16",
     )  # fmt: skip
     assert changes(config, 1) == []
     assert changes(config, 4) == [{"fsdp": 4}]
+
+
+def test_bfloat16_parameters_come_after_8_bit_adam_and_slicing_where_pictures_are_encoded_in_the_step():
+    found = changes(DreamBoothConfig(random_flip=True), 8)
+    names = [name for change in found for name in change]
+    assert names.index("use_8bit_adam") + 1 == names.index("params_dtype") < names.index("offload_optimizer")
+    assert {"vae_slicing": True} in found
+    assert {"vae_slicing": True} not in changes(DreamBoothConfig(center_crop=True), 8)
+    assert {"vae_slicing": True} not in changes(DreamBoothConfig(random_flip=True, train_batch_size=1), 8)

@@ -110,6 +110,19 @@ def test_without_its_encoder_a_vae_keeps_its_latents(data):
     assert changed and all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
 
 
+@pytest.mark.slow
+def test_a_bfloat16_decoder_stands_beside_the_float32_encoder_that_did_not_train(data):
+    before, folder = tensors(data / "model"), train(data, "half", no_train_encoder=True, params_dtype="bfloat16")
+    for name, tensor in tensors(folder).items():
+        trained = name.startswith(("decoder.", "post_quant_conv."))
+        assert tensor.dtype == (jnp.dtype(jnp.bfloat16) if trained else np.float32)
+        assert trained or np.array_equal(tensor, before[name])
+    assert diffusers.AutoencoderKL.from_pretrained(folder / "vae").dtype == torch.float32
+    assert main(["export", f"--run={folder}", f"--output_dir={data / 'exported'}"]) == 0
+    file = "vae/diffusion_pytorch_model.safetensors"
+    assert (data / "exported" / file).read_bytes() == (folder / file).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [

@@ -38,7 +38,7 @@ def gradients(params, rows, whole=None):
 
     if whole is None:
         return jax.grad(loss)(params)
-    return whole.scatter(jax.grad(loss)(whole.gather(params)), params)
+    return whole.scatter(jax.grad(loss)(whole.gather(params)))
 
 
 def places(params):
@@ -82,3 +82,16 @@ def test_a_kernel_that_is_used_twice_is_gathered_once_in_the_computing_type(mesh
 )
 def test_parameters_are_cut_along_the_axis_before_the_last(mesh, shape, spec):
     assert param_shardings({"x": jax.ShapeDtypeStruct(shape, jnp.float32)}, mesh)["x"].spec == spec
+
+
+def test_parameters_of_bfloat16_are_gathered_as_such_and_their_gradients_are_float32(mesh, params):
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    rows = jax.device_put(np.random.default_rng(0).normal(size=(16, WIDTH)).astype(np.float32), rows_sharding(mesh))
+    whole = WholeParams(places(half), jnp.float32)
+    sent = [e for e in jax.make_jaxpr(whole.gather)(half).eqns if e.primitive.name == "sharding_constraint"]
+    assert [e.invars[0].aval.dtype for e in sent] == [jnp.bfloat16] * 2  # kernel and embedding
+    found = jax.jit(lambda p, r: gradients(p, r, whole))(half, rows)
+    expected = jax.jit(gradients)(jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), half), jax.device_get(rows))
+    for name, leaf in found.items():
+        assert leaf.sharding.is_equivalent_to(half[name].sharding, leaf.ndim) and leaf.dtype == jnp.float32
+        np.testing.assert_allclose(leaf, expected[name], rtol=1e-5, atol=1e-5 * np.abs(expected[name]).max())

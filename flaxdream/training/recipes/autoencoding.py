@@ -46,7 +46,7 @@ class Autoencoding:
         mesh: Mesh,
         steps: int,
     ):
-        """`params` are the VAE's, float32 and on the mesh."""
+        """`params` are the VAE's, on the mesh: what trains in the config's params_dtype, the rest float32."""
         self.config, self.vae, self.model_folder = config, vae, model_folder
         self.source, self.mesh, self.steps = source, mesh, steps
         self._held_out = held_out

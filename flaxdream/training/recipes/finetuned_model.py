@@ -27,7 +27,7 @@ DTYPES = {"no": jnp.float32, "bf16": jnp.bfloat16, "fp16": jnp.float16}
 
 @dataclass(frozen=True)
 class FinetunedModel:
-    """`trained` are float32 masters, `frozen` have the type that is computed in."""
+    """`trained` are masters in the run's params_dtype, `frozen` have the type that is computed in."""
 
     networks: Networks
     pipeline: FlaxStableDiffusionPipeline
@@ -82,14 +82,14 @@ def trained_components(config: TrainConfig) -> tuple[str, ...]:
 
 def make_networks(config: TrainConfig, configs: Mapping[str, Any]) -> Networks:
     """The networks of a model as the settings ask for them, from its components' configs."""
-    dtype = DTYPES[config.mixed_precision]
+    dtype, masters = DTYPES[config.mixed_precision], jnp.dtype(config.params_dtype)
     trains_text = "text_encoder" in trained_components(config)
     return Networks(
-        unet=build(configs["unet"], dtype=dtype, remat=config.remat, attention=config.attention),
+        unet=build(configs["unet"], dtype=dtype, param_dtype=masters, remat=config.remat, attention=config.attention),
         text_encoder=build(
             configs["text_encoder"],
             dtype=dtype,
-            param_dtype=jnp.float32 if trains_text else dtype,
+            param_dtype=masters if trains_text else dtype,
             remat=config.remat if trains_text else "none",
         ),
         vae=build(configs["vae"], dtype=dtype, param_dtype=dtype),

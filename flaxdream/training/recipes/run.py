@@ -32,7 +32,7 @@ from flaxdream.training.recipes.publishing import publish
 from flaxdream.training.recipes.task import Task
 from flaxdream.training.recipes.watching import Watch, progress_bar
 from flaxdream.training.report import write_report
-from flaxdream.training.resume import differences, find_checkpoint
+from flaxdream.training.resume import differences, find_checkpoint, in_saved_types, in_types
 from flaxdream.training.run_pictures import remove_validations_after, write_thumbs, write_validation
 from flaxdream.training.state_shardings import in_host_memory, state_shardings
 from flaxdream.training.step import State, init_state, make_train_step
@@ -145,7 +145,10 @@ class RunState:
         shardings = self._shardings()
         if found is None:
             return jax.jit(self._fresh, out_shardings=shardings)(self.task.trained), 0
-        state, extra = checkpoints.restore(found, self.abstract())
+        wanted = self.abstract()
+        saved = wanted | {"params": in_saved_types(found, wanted["params"])}
+        state, extra = checkpoints.restore(found, saved)
+        state |= {"params": in_types(state["params"], wanted["params"])}
         if jax.process_index() == 0:
             for line in differences(extra["config"], dataclasses.asdict(self.config)):
                 print(f"resume: {line} The numbers differ from an unbroken run's.")

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxdream.arrays import Params
+from flaxdream.arrays import Params, Shapes
 from flaxdream.config import VaeConfig, batch_problems, vae_problems
 from flaxdream.data.captioned import CaptionedRows
 from flaxdream.data.held_out import HeldOutRows
 from flaxdream.models import build
 from flaxdream.training.mesh import make_mesh, param_shardings
 from flaxdream.training.recipes import finetuned_model
-from flaxdream.training.recipes.autoencoding import Autoencoding
+from flaxdream.training.recipes.autoencoding import ENCODER, Autoencoding
 from flaxdream.training.recipes.captioned_data import broken_pictures, folder_of_pictures, say, training_set, without
 from flaxdream.training.recipes.run import run, total_steps
 from flaxdream.training.trackers import tracker_names
@@ -46,7 +46,8 @@ def train_vae(config: VaeConfig) -> int:
     mesh = make_mesh(config.fsdp)
     dtype = finetuned_model.DTYPES[config.mixed_precision]
     vae = build(model.configs["vae"], dtype=dtype, remat=config.remat)
-    params = model.read_params("vae", vae.shapes, variant=config.variant, sharding=param_shardings(vae.shapes, mesh))
+    shapes = in_types(vae.shapes, config)
+    params = model.read_params("vae", shapes, variant=config.variant, sharding=param_shardings(shapes, mesh))
     if config.initial_logvar is not None:
         params = with_initial_logvar(params, config.initial_logvar)
     source = CaptionedRows(
@@ -63,6 +64,17 @@ def train_vae(config: VaeConfig) -> int:
     ])  # fmt: skip
     rows = HeldOutRows(held_out, source.batch_rows) if held_out is not None else None
     return run(Autoencoding(config, vae, params, folder, source, rows, mesh, steps))
+
+
+def in_types(shapes: Shapes, config: VaeConfig) -> Shapes:
+    """The VAE's shapes with what trains in the run's params_dtype; an encoder that does not keeps float32."""
+    masters = jnp.dtype(config.params_dtype)
+    return {
+        name: part
+        if name in ENCODER and not config.train_encoder
+        else jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, masters), part)
+        for name, part in shapes.items()
+    }
 
 
 def with_initial_logvar(params: Params, logvar: float) -> Params:
