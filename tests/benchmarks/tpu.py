@@ -37,6 +37,12 @@ SIDES: dict[str, dict[str, Any]] = {
     "8bit": {"use_8bit_adam": True},
     "8bit+blocks": {"use_8bit_adam": True, "gradient_checkpointing": True},
     "8bit+full": {"use_8bit_adam": True, "gradient_checkpointing_policy": "full"},
+    "bf16+8bit": {"params_dtype": "bfloat16", "use_8bit_adam": True},
+    "bf16+8bit+full": {
+        "params_dtype": "bfloat16",
+        "use_8bit_adam": True,
+        "gradient_checkpointing_policy": "full",
+    },
     "offload+full": {"offload_optimizer": True, "gradient_checkpointing_policy": "full"},
 }
 MACHINES = ("v3-8", "v4-8", "v5e-8", "v6e-8")
