@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from flaxdream.arrays import Array, Float
 from flaxdream.models.attention_chunked import CHUNK, chunked
+from flaxdream.models.own_rows import can_be_cut, on_own_rows
 
 IMPLEMENTATIONS = ("auto", "xla", "chunked", "cudnn", "flash")
 CHUNKED_FROM = 1024 * 1024  # scores a head; 1024 tokens to themselves
@@ -128,17 +129,14 @@ def _cudnn(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, mask: Arra
 
 def _flash_on_mesh(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float) -> Array:
     """The compiler cannot spread a Pallas kernel over devices: rows are cut over all axes of the mesh in use."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return _flash(q_blnk, k_bsnk, v_bsnk, scale)
-    if q_blnk.shape[0] % mesh.size:
+    mesh, rows = jax.sharding.get_abstract_mesh(), q_blnk.shape[0]
+    if not mesh.empty and not can_be_cut(rows):
         raise ValueError(
-            f"attention implementation 'flash': {q_blnk.shape[0]} rows cannot be cut over {mesh.size} devices. "
+            f"attention implementation 'flash': {rows} rows cannot be cut over {mesh.size} devices. "
             "Choose a batch that they divide, or 'chunked'."
         )
-    rows = jax.sharding.PartitionSpec(mesh.axis_names)
-    spread = jax.shard_map(partial(_flash, scale=scale), in_specs=rows, out_specs=rows, check_vma=False)
-    return spread(q_blnk, k_bsnk, v_bsnk)
+    run = partial(_flash, scale=scale)
+    return run(q_blnk, k_bsnk, v_bsnk) if mesh.empty else on_own_rows(run, q_blnk, k_bsnk, v_bsnk)
 
 
 def _flash(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float) -> Array:

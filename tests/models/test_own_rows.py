@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from flaxdream.models.own_rows import one_by_one
+from flaxdream.models.own_rows import can_be_cut, on_own_rows, one_by_one
 
 
 def run(shared, x):
@@ -45,3 +45,21 @@ def test_each_device_takes_its_own_rows(arrays):
     for found, wanted in zip(compiled(*placed), whole(*arrays), strict=True):
         assert found.sharding.is_equivalent_to(places[1], found.ndim)
         np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_where_each_device_has_its_own_rows_already_they_are_not_cut_again(arrays):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    seen = []
+
+    def own(x):
+        seen.append((x.shape[0], can_be_cut(x.shape[0])))
+        return on_own_rows(jnp.sin, x)
+
+    with jax.set_mesh(mesh):
+        assert can_be_cut(16) and not can_be_cut(3)
+        inside = jax.jit(jax.shard_map(own, in_specs=P("data"), out_specs=P("data")))(arrays[1])
+        outside = jax.jit(lambda x: on_own_rows(jnp.sin, x))(arrays[1])
+    assert not can_be_cut(16)  # no mesh is in use: nobody knows where rows lie
+    assert set(seen) == {(2, True)}
+    np.testing.assert_allclose(inside, np.sin(arrays[1]), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(inside, outside)
