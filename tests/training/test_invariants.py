@@ -91,5 +91,6 @@ def test_two_processes_give_what_one_does(inputs, plain, tmp_path):
             process.kill()
     assert [process.returncode for process in both] == [0, 0], texts
     assert "model and report in" in texts[0]
-    assert [line for line in texts[1].splitlines() if line and not line.startswith("[Gloo]")] == []
+    ours = [line for line in texts[1].splitlines() if line and "[Gloo]" not in line and "peer ranks" not in line]
+    assert ours == []  # lines of Gloo, which its threads may write into each other
     assert_same_run(inputs, plain, tmp_path)
