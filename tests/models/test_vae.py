@@ -145,8 +145,8 @@ def test_memory_for_the_network_does_not_grow_with_the_picture_in_tiles():
     whole, output = temporary_and_output_bytes("decode", 48)
     assert whole > 32 * output
     tiles, output = temporary_and_output_bytes("decode_tiled", 96) - temporary_and_output_bytes("decode_tiled", 48)
-    # The finished tiles, which overlap, are 1.7 times the output, and a part of their blended copy lies beside them. The
-    # bound was 2 when convolutions of 64 channels took twice the memory, in which that copy found room.
+    # The finished tiles, which overlap, are 1.7 times the output, and a part of their blended copy lies beside them.
+    # The bound was 2 when convolutions of 64 channels took twice the memory, in which that copy found room.
     assert tiles < 3 * output
 
 
