@@ -115,6 +115,12 @@ class TrainConfig(RunConfig):
         return self.cache_latents == "yes" or self.latents_cache_dir is not None
 
     @property
+    def latents_stay(self) -> bool:
+        """Whether latents are made once by these settings, if there are not too many for the memory."""
+        same_each_time = self.center_crop and not self.random_flip
+        return self.keeps_latents or (self.cache_latents == "auto" and same_each_time)
+
+    @property
     def encoded_at_once(self) -> int:
         """Pictures that a device encodes at once for cached latents."""
         return 1 if self.vae_slicing else self.train_batch_size

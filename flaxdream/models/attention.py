@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from flaxdream.arrays import Array, Float
 from flaxdream.models.attention_chunked import CHUNK, chunked
-from flaxdream.models.own_rows import can_be_cut, on_own_rows
+from flaxdream.models.own_rows import on_own_rows, sharers
 
 IMPLEMENTATIONS = ("auto", "xla", "chunked", "cudnn", "flash")
 CHUNKED_FROM = 1024 * 1024  # scores a head; 1024 tokens to themselves
@@ -129,14 +129,12 @@ def _cudnn(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, mask: Arra
 
 def _flash_on_mesh(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float) -> Array:
     """The compiler cannot spread a Pallas kernel over devices: rows are cut over all axes of the mesh in use."""
-    mesh, rows = jax.sharding.get_abstract_mesh(), q_blnk.shape[0]
-    if not mesh.empty and not can_be_cut(rows):
+    if q_blnk.shape[0] % sharers():
         raise ValueError(
-            f"attention implementation 'flash': {rows} rows cannot be cut over {mesh.size} devices. "
+            f"attention implementation 'flash': {q_blnk.shape[0]} rows cannot be cut over {sharers()} devices. "
             "Choose a batch that they divide, or 'chunked'."
         )
-    run = partial(_flash, scale=scale)
-    return run(q_blnk, k_bsnk, v_bsnk) if mesh.empty else on_own_rows(run, q_blnk, k_bsnk, v_bsnk)
+    return on_own_rows(partial(_flash, scale=scale), q_blnk, k_bsnk, v_bsnk)
 
 
 def _flash(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float) -> Array:

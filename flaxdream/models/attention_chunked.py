@@ -39,39 +39,35 @@ def chunked(
 
 
 def _forward(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, chunk: int) -> tuple[Array, Kept]:
-    def run(*arrays: Array, cut: bool) -> Any:
-        return lax.platform_dependent(
-            *arrays,
-            cpu=partial(_forward_by_head, scale=scale, chunk=chunk),
-            default=partial(_by_rows, _forward_all_heads, scale=scale, chunk=chunk, cut=cut),
-        )
-
-    o_blnk, logsum_bln = _on_devices(run, q_blnk, k_bsnk, v_bsnk)
-    return o_blnk, (q_blnk, k_bsnk, v_bsnk, o_blnk, logsum_bln)
+    arrays = q_blnk, k_bsnk, v_bsnk
+    o_blnk, logsum_bln = _on_devices(_forward_by_head, _forward_all_heads, *arrays, scale=scale, chunk=chunk)
+    return o_blnk, (*arrays, o_blnk, logsum_bln)
 
 
 def _backward(scale: float, chunk: int, kept: Kept, do_blnk: Array) -> tuple[Array, Array, Array]:
     q_blnk, k_bsnk, v_bsnk, o_blnk, logsum_bln = kept
-
-    def run(*arrays: Array, cut: bool) -> Any:
-        return lax.platform_dependent(
-            *arrays,
-            cpu=partial(_backward_by_head, scale=scale, chunk=chunk),
-            default=partial(_by_rows, _backward_all_heads, scale=scale, chunk=chunk, cut=cut),
-        )
-
     delta_bln = (o_blnk.astype(jnp.float32) * do_blnk.astype(jnp.float32)).sum(-1)
-    return _on_devices(run, q_blnk, k_bsnk, v_bsnk, do_blnk, delta_bln, logsum_bln)
+    arrays = q_blnk, k_bsnk, v_bsnk, do_blnk, delta_bln, logsum_bln
+    return _on_devices(_backward_by_head, _backward_all_heads, *arrays, scale=scale, chunk=chunk)
 
 
 chunked.defvjp(_forward, _backward)
 
 
-def _on_devices(run: Callable[..., Any], *arrays: Array) -> Any:
-    """`cut` tells `run` that rows are those of one device and may be taken one after the other."""
-    if can_be_cut(arrays[0].shape[0]):
-        return on_own_rows(partial(run, cut=True), *arrays)
-    return run(*arrays, cut=False)
+def _on_devices(
+    by_head: Callable[..., Any], all_heads: Callable[..., Any], *arrays: Array, scale: float, chunk: int
+) -> Any:
+    """The form for CPUs or the other; where the devices' own rows are known, each takes them in turn."""
+    cut = can_be_cut(arrays[0].shape[0])
+
+    def run(*arrays: Array) -> Any:
+        return lax.platform_dependent(
+            *arrays,
+            cpu=partial(by_head, scale=scale, chunk=chunk),
+            default=partial(_by_rows, all_heads, scale=scale, chunk=chunk, cut=cut),
+        )
+
+    return on_own_rows(run, *arrays) if cut else run(*arrays)
 
 
 # --- all heads of a chunk at once ---
@@ -99,11 +95,11 @@ def at_once(shape: tuple[int, ...], keys: int, chunk: int, *, cut: bool, stays: 
     if cut and not stays:
         return 1, chunk
     rows, _, heads, _ = shape
-    of_one = 4 * heads * keys * chunk
+    of_query = 4 * heads * keys
     if cut:
-        fitting = [count for count in range(1, rows + 1) if rows % count == 0 and count * of_one <= ON_CHIP]
+        fitting = [count for count in range(1, rows + 1) if rows % count == 0 and count * chunk * of_query <= ON_CHIP]
         rows = max(fitting, default=1)
-    while chunk > SMALLEST and 4 * rows * heads * keys * chunk > ON_CHIP:
+    while chunk > SMALLEST and rows * chunk * of_query > ON_CHIP:
         chunk //= 2
     return rows, chunk
 

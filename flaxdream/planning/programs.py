@@ -117,11 +117,9 @@ def make_program(request: Request, devices: Sequence[jax.Device]) -> Program:
 
 def assumed(config: TrainConfig, caption_count: int) -> Assumed:
     """What the settings say of the pictures. Pictures are taken to leave room for other crops."""
-    crops = config.random_flip or not config.center_crop
     varies = isinstance(config, TextToImageConfig) and bool(config.shuffle_caption or config.caption_tag_dropout_rate)
     prior = isinstance(config, DreamBoothConfig) and config.with_prior_preservation
-    cached = config.keeps_latents or (config.cache_latents == "auto" and not crops)
-    return Assumed(caption_count + prior, varies, prior, cached)
+    return Assumed(caption_count + prior, varies, prior, config.latents_stay)
 
 
 def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:

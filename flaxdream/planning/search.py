@@ -75,8 +75,7 @@ def changes(config: TrainConfig, devices: int) -> list[Changes]:
         found.append({"mixed_precision": "bf16"})
     if config.cache_latents == "auto" and not (config.center_crop or config.random_flip):
         found.append({"center_crop": True})  # latents are then cached, and the VAE leaves the device
-    live = not config.keeps_latents and (config.cache_latents == "no" or config.random_flip or not config.center_crop)
-    if live and not config.vae_slicing and config.train_batch_size > 1:
+    if not config.latents_stay and not config.vae_slicing and config.train_batch_size > 1:
         found.append({"vae_slicing": True})
     stronger = {"none": ("blocks", "full"), "dots": ("blocks", "full"), "blocks": ("full",)}.get(config.remat, ())
     found += [{"gradient_checkpointing": False, "gradient_checkpointing_policy": policy} for policy in stronger]

@@ -13,9 +13,7 @@ from __future__ import annotations
 # transfers hide behind them: each reads the same activations again. Transfers hide behind other work here.
 _NO_WINDOWED_PRODUCTS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
-_BY_PLATFORM = {"tpu": _NO_WINDOWED_PRODUCTS}
-
 
 def compiler_options(platform: str) -> dict[str, str]:
     """The options of a training step's compile for devices of a platform (`jax.Device.platform`)."""
-    return dict(_BY_PLATFORM.get(platform, {}))
+    return dict(_NO_WINDOWED_PRODUCTS) if platform == "tpu" else {}

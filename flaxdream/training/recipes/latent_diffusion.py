@@ -31,7 +31,7 @@ from flaxdream.diffusion.process import add_noise, check_prediction_type, dream,
 from flaxdream.diffusion.schedule import alpha_bar_from_config
 from flaxdream.diffusion.timesteps import TimestepSampling, timesteps
 from flaxdream.models.network import Network
-from flaxdream.models.own_rows import one_by_one
+from flaxdream.models.own_rows import one_by_one, sharers
 from flaxdream.training.step import Batch, LossOfRows
 
 # What a row's key is folded with: each draw has an address of its own.
@@ -123,15 +123,9 @@ def _context(params: Params, rows: Batch, text_encoder: Network) -> Float[Array,
     if "ids" in rows:
         return encode(rows["ids"]).states_bsd
     index_b, ids = rows["caption_index"], params["ids"]
-    if len(ids) < len(index_b) / _devices():  # DreamBooth has one caption or two, and many rows that share them
+    if len(ids) < len(index_b) / sharers():  # DreamBooth has one caption or two, and many rows that share them
         return encode(ids).states_bsd[index_b]
     return encode(ids[index_b]).states_bsd
-
-
-def _devices() -> int:
-    """How many cut the rows between them, as far as the trace is told."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else int(mesh.size)
 
 
 def _weighted(

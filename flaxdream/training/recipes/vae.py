@@ -46,7 +46,7 @@ def train_vae(config: VaeConfig) -> int:
     mesh = make_mesh(config.fsdp)
     dtype = finetuned_model.DTYPES[config.mixed_precision]
     vae = build(model.configs["vae"], dtype=dtype, remat=config.remat)
-    shapes = in_types(vae.shapes, config)
+    shapes = as_trained(vae.shapes, config)
     params = model.read_params("vae", shapes, variant=config.variant, sharding=param_shardings(shapes, mesh))
     if config.initial_logvar is not None:
         params = with_initial_logvar(params, config.initial_logvar)
@@ -66,7 +66,7 @@ def train_vae(config: VaeConfig) -> int:
     return run(Autoencoding(config, vae, params, folder, source, rows, mesh, steps))
 
 
-def in_types(shapes: Shapes, config: VaeConfig) -> Shapes:
+def as_trained(shapes: Shapes, config: VaeConfig) -> Shapes:
     """The VAE's shapes with what trains in the run's params_dtype; an encoder that does not keeps float32."""
     masters = jnp.dtype(config.params_dtype)
     return {
