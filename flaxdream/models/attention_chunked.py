@@ -22,6 +22,8 @@ SMALLEST = 64
 # Bytes of the scores at work at once that TPUs from v4 on keep on the chip; else every pass over them goes through the
 # main memory. With twice as many, SD 1.5's step at 4 rows a chip takes 9.5 ms a row on v6e instead of 6.5.
 ON_CHIP = 2**25
+# Bytes of the weights of one row that older TPUs write to their main memory at once.
+IN_MEMORY = 2**28
 
 Kept = tuple[Array, Array, Array, Array, Array]
 
@@ -46,12 +48,20 @@ def _forward(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, chunk: i
 
 def _backward(scale: float, chunk: int, kept: Kept, do_blnk: Array) -> tuple[Array, Array, Array]:
     q_blnk, k_bsnk, v_bsnk, o_blnk, logsum_bln = kept
-    delta_bln = (o_blnk.astype(jnp.float32) * do_blnk.astype(jnp.float32)).sum(-1)
+    delta_bln = _sum_of_heads(o_blnk.astype(jnp.float32) * do_blnk.astype(jnp.float32))
     arrays = q_blnk, k_bsnk, v_bsnk, do_blnk, delta_bln, logsum_bln
     return _on_devices(_backward_by_head, _backward_all_heads, *arrays, scale=scale, chunk=chunk)
 
 
 chunked.defvjp(_forward, _backward)
+
+
+def _sum_of_heads(x_blnk: Array) -> Array:
+    """The sum over each head's width, by a product: TPUs pad an innermost axis of 40 to 128, and rows of 8 * 40 not."""
+    heads, width = x_blnk.shape[2:]
+    member_fn = jnp.repeat(jnp.eye(heads, dtype=x_blnk.dtype), width, axis=0)
+    x_blf = x_blnk.reshape(*x_blnk.shape[:2], heads * width)
+    return jnp.einsum("blf,fn->bln", x_blf, member_fn, precision=lax.Precision.HIGHEST)
 
 
 def _on_devices(
@@ -89,13 +99,14 @@ def at_once(shape: tuple[int, ...], keys: int, chunk: int, *, cut: bool, stays: 
     """Rows and queries whose scores fit ON_CHIP: fewer rows first if rows may be cut, then halves of the chunk.
 
     Sums over chunks, of the gradients of keys and values, then stay there too: SD 1.5's largest layer at 4 rows a v5e
-    takes 2.0 ms for both passes, and 5.6 with chunks of 128 queries of all rows. Where nothing `stays` on the chip,
-    one row and the whole chunk, so that those sums are seldom passed on.
+    takes 2.0 ms for both passes, and 5.6 with chunks of 128 queries of all rows. Where nothing `stays` on the chip, one
+    row and, whatever the chunk, as many queries as fit IN_MEMORY, so that those sums are seldom passed on.
     """
-    if cut and not stays:
-        return 1, chunk
-    rows, _, heads, _ = shape
+    rows, queries, heads, _ = shape
     of_query = 4 * heads * keys
+    if cut and not stays:
+        chunks = -(-queries * of_query // 2 // IN_MEMORY)
+        return 1, -(-queries // chunks)
     if cut:
         fitting = [count for count in range(1, rows + 1) if rows % count == 0 and count * chunk * of_query <= ON_CHIP]
         rows = max(fitting, default=1)

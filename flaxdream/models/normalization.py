@@ -6,6 +6,7 @@ they sum along whole channels, never inside a group, whose few channels no machi
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
@@ -31,33 +32,37 @@ def group_norm(
 
 
 def _group_forward(x_bhwc: Array, scale_c: Array, bias_c: Array, groups: int, eps: float) -> tuple[Array, Kept]:
-    x_bpc = _flat(x_bhwc)
-    mean_b1c = _group_mean(x_bpc.mean(1), groups)[:, None]
-    variance_bc = _group_mean(jnp.square(x_bpc - mean_b1c).mean(1), groups)
-    root_b1c = lax.rsqrt(variance_bc + eps)[:, None]
-    y_bpc = (x_bpc - mean_b1c) * (root_b1c * _row(scale_c, 3)) + _row(bias_c, 3)
-    y_bhwc = y_bpc.astype(x_bhwc.dtype).reshape(x_bhwc.shape)
-    return y_bhwc, (x_bhwc, scale_c, bias_c, mean_b1c, root_b1c)
+    x32, space = x_bhwc.astype(jnp.float32), _space(x_bhwc)
+    mean = _as_pixels(_group_mean(x32.mean(space), groups), x32)
+    variance = _as_pixels(_group_mean(jnp.square(x32 - mean).mean(space), groups), x32)
+    root = lax.rsqrt(variance + eps)
+    y = (x32 - mean) * (root * _row(scale_c, x32.ndim)) + _row(bias_c, x32.ndim)
+    return y.astype(x_bhwc.dtype), (x_bhwc, scale_c, bias_c, mean, root)
 
 
 def _group_backward(groups: int, eps: float, kept: Kept, dy_bhwc: Array) -> tuple[Array, Array, Array]:
-    x_bhwc, scale_c, bias_c, mean_b1c, root_b1c = kept
-    dy_bpc = _flat(dy_bhwc)
-    normal_bpc = (_flat(x_bhwc) - mean_b1c) * root_b1c
-    pixels = dy_bpc.shape[1]
-    dbias_bc, dscale_bc = dy_bpc.sum(1), (dy_bpc * normal_bpc).sum(1)
-    mean_dy_b1c = _group_mean(dbias_bc * _row(scale_c, 2), groups)[:, None] / pixels
-    slope_b1c = _group_mean(dscale_bc * _row(scale_c, 2), groups)[:, None] / pixels
-    dx_bpc = root_b1c * (dy_bpc * _row(scale_c, 3) - mean_dy_b1c - normal_bpc * slope_b1c)
-    dx_bhwc = dx_bpc.astype(x_bhwc.dtype).reshape(x_bhwc.shape)
-    return dx_bhwc, sum_over_rows(dscale_bc).astype(scale_c.dtype), sum_over_rows(dbias_bc).astype(bias_c.dtype)
+    x_bhwc, scale_c, bias_c, mean, root = kept
+    dy, space = dy_bhwc.astype(jnp.float32), _space(x_bhwc)
+    normal = (x_bhwc.astype(jnp.float32) - mean) * root
+    pixels = math.prod(x_bhwc.shape[1:-1])
+    dbias_bc, dscale_bc = dy.sum(space), (dy * normal).sum(space)
+    mean_dy = _as_pixels(_group_mean(dbias_bc * _row(scale_c, 2), groups), dy) / pixels
+    slope = _as_pixels(_group_mean(dscale_bc * _row(scale_c, 2), groups), dy) / pixels
+    dx = root * (dy * _row(scale_c, dy.ndim) - mean_dy - normal * slope)
+    dscale_c, dbias_c = sum_over_rows(dscale_bc), sum_over_rows(dbias_bc)
+    return dx.astype(x_bhwc.dtype), dscale_c.astype(scale_c.dtype), dbias_c.astype(bias_c.dtype)
 
 
 group_norm.defvjp(_group_forward, _group_backward)
 
 
-def _flat(x_bhwc: Array) -> Array:
-    return x_bhwc.astype(jnp.float32).reshape(x_bhwc.shape[0], -1, x_bhwc.shape[-1])
+def _space(x: Array) -> tuple[int, ...]:
+    """The axes between rows and channels. Flattened to one, they would cost TPUs a copy in another layout."""
+    return tuple(range(1, x.ndim - 1))
+
+
+def _as_pixels(x_bc: Array, like: Array) -> Array:
+    return lax.expand_dims(x_bc, _space(like))
 
 
 def _group_mean(x_bc: Array, groups: int) -> Array:

@@ -44,6 +44,17 @@ SIDES: dict[str, dict[str, Any]] = {
         "gradient_checkpointing_policy": "full",
     },
     "offload+full": {"offload_optimizer": True, "gradient_checkpointing_policy": "full"},
+    "bf16+offload+full": {
+        "params_dtype": "bfloat16",
+        "offload_optimizer": True,
+        "gradient_checkpointing_policy": "full",
+    },
+    "bf16+8bit+offload+full": {
+        "params_dtype": "bfloat16",
+        "use_8bit_adam": True,
+        "offload_optimizer": True,
+        "gradient_checkpointing_policy": "full",
+    },
 }
 MACHINES = ("v3-8", "v4-8", "v5e-8", "v6e-8")
 MODELS = ("sd15", "sd15+text", "sd21", "sd21+text")
