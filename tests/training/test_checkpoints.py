@@ -47,7 +47,7 @@ def shapes(optimizer: optax.GradientTransformation):
 
 
 def state(seed: int = 0, optimizer: optax.GradientTransformation = ADAM_8BIT):
-    """A training state of all dtypes, in all their bits: float32, bfloat16, int32, the uint8 codes of 8-bit Adam."""
+    """A training state of all dtypes, in all their bits: float32, bfloat16, int32, the uint16 codes of 8-bit Adam."""
     r = np.random.default_rng(seed)
 
     def fill(shape):
