@@ -5,6 +5,11 @@ milliseconds a picture, as `flaxdream plan` estimates them):
 
     option                       v5e            v6e
     no windowed products         19.2 -> 18.5   6.5 -> 5.4
+
+and compiled to the end, for v5e:
+
+    option                       the compiler's work    program          the compiler's cycles
+    short programs               1180 -> 804 CPU s      732 -> 593 MiB   190 -> 190 ms
 """
 
 from __future__ import annotations

@@ -140,6 +140,7 @@ def test_what_is_at_work_at_once_is_as_much_as_a_devices_memory_on_the_chip_take
     assert [found(4, cut=True, tokens=tokens, stays=False) for tokens in (1024, 4096, 5000, 9216)] == [
         (1, 1024), (1, 4096), (1, 2500), (1, 1536)
     ]  # fmt: skip
+    assert found(1, cut=True, stays=False) == (1, 2048)  # a loop of two keeps the compiler from working ahead
     assert [found(rows, cut=False) for rows in (1, 2, 4, 8, 64)] == [
         (1, 256), (2, 128), (4, 64), (8, SMALLEST), (64, SMALLEST)
     ]  # fmt: skip
