@@ -100,8 +100,8 @@ def at_once(shape: tuple[int, ...], keys: int, chunk: int, *, cut: bool, stays: 
 
     Sums over chunks, of the gradients of keys and values, then stay there too: SD 1.5's largest layer at 4 rows a v5e
     takes 2.0 ms for both passes, and 5.6 with chunks of 128 queries of all rows. Where nothing `stays` on the chip, one
-    row and, whatever the chunk, as many queries as fit IN_MEMORY, so that those sums are seldom passed on; but two steps
-    at least: without a loop around them the compiler makes the weights of several layers before it needs them.
+    row and, whatever the chunk, as many queries as fit IN_MEMORY, so that those sums are seldom passed on. For a lone
+    row half of them: without a loop around them the compiler makes the weights of several layers before their time.
     """
     rows, queries, heads, _ = shape
     of_query = 4 * heads * keys
