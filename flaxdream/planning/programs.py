@@ -18,13 +18,12 @@ from flaxdream.config.dreambooth import DreamBoothConfig
 from flaxdream.config.text_to_image import TextToImageConfig
 from flaxdream.config.training import TrainConfig
 from flaxdream.diffusion.samplers import make_sampler
-from flaxdream.models.network import Network
 from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.request import Request
 from flaxdream.planning.told_step import mesh_in_use
 from flaxdream.sampling import generate
-from flaxdream.training.mesh import make_mesh, param_shardings, replicated, rows_sharding
-from flaxdream.training.recipes.denoising import CONTEXT_ON_DEVICE, Denoising
+from flaxdream.training.mesh import make_mesh, param_shardings, replicated
+from flaxdream.training.recipes.denoising import Denoising
 from flaxdream.training.recipes.finetuned_model import (
     FinetunedModel,
     make_networks,
@@ -33,8 +32,7 @@ from flaxdream.training.recipes.finetuned_model import (
 )
 from flaxdream.training.recipes.latent_diffusion import encode_pictures
 from flaxdream.training.recipes.run import RunState
-
-TOKENS = 77
+from flaxdream.training.recipes.step_inputs import TOKENS, Assumed, abstract, abstract_rows, step_inputs
 
 
 @dataclass(frozen=True)
@@ -47,18 +45,6 @@ class Program:
     images: int
     trained: int
     """Elements of what trains; 0 outside training."""
-
-
-@dataclass(frozen=True)
-class Assumed:
-    """What only the pictures would tell."""
-
-    captions: int
-    """Different captions, whose text states or token ids are kept on the device."""
-    captions_vary: bool
-    """Token ids come with the rows, and the text encoder runs in the step."""
-    class_rows: bool
-    latents_cached: bool
 
 
 @dataclass(frozen=True)
@@ -77,7 +63,7 @@ def abstract_model(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
         shapes = getattr(networks, name).shapes
         trains = name in names
         places = param_shardings(shapes, mesh) if trains else jax.tree.map(lambda _: replicated(mesh), shapes)
-        return jax.tree.map(_abstract, shapes, places)
+        return jax.tree.map(abstract, shapes, places)
 
     trained = {name: placed(name) for name in names}
     frozen = {name: placed(name) for name in ("text_encoder", "vae") if name not in trained}
@@ -92,7 +78,7 @@ def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, a
     without_files = dataclasses.replace(config, validation_prompt=(), validation_prompts_file=None)
     state_of = RunState(Denoising(without_files, model, source, mesh, config.max_train_steps or 1000))
     state = state_of.abstract()
-    frozen, batch = _inputs(config, model, mesh, assumed)
+    frozen, batch = step_inputs(config, model, mesh, assumed)
     arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch})
     images = batch["row"].shape[0]
     elements = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.trained))
@@ -127,7 +113,7 @@ def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
     model = abstract_model(config, configs, mesh)
     vae, rows = model.networks.vae, config.encoded_at_once * mesh.size
     side = config.resolution
-    pixels = _rows(mesh, (rows, side, side, 3), jnp.float32)
+    pixels = abstract_rows(mesh, (rows, side, side, 3), jnp.float32)
     params = model.frozen["vae"]
 
     def encode(params: Any, pixels: Any) -> Any:
@@ -145,7 +131,7 @@ def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
     if config.use_ema:
         average = jnp.dtype(config.ema_dtype)
         result = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, average), result)
-    params = jax.tree.map(lambda leaf: _abstract(leaf, whole), {**model.frozen, **result})
+    params = jax.tree.map(lambda leaf: abstract(leaf, whole), {**model.frozen, **result})
     networks, count = model.networks, mesh.size * getattr(config, "sample_batch_size", 1)
     cells = config.resolution // networks.downscale
     sampler = make_sampler(
@@ -153,10 +139,10 @@ def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
         config.validation_num_inference_steps,
         name=config.validation_scheduler,
     )
-    ids = _rows(mesh, (count, TOKENS), jnp.int32)
-    latents = _rows(mesh, (count, cells, cells, networks.latent_channels), jnp.float32)
-    keys = _rows(mesh, (count,), jax.random.key(0).dtype)
-    scale = _rows(mesh, (count,), jnp.float32)
+    ids = abstract_rows(mesh, (count, TOKENS), jnp.int32)
+    latents = abstract_rows(mesh, (count, cells, cells, networks.latent_channels), jnp.float32)
+    keys = abstract_rows(mesh, (count,), jax.random.key(0).dtype)
+    scale = abstract_rows(mesh, (count,), jnp.float32)
     settings = generate.Settings(guided=config.validation_guidance_scale > 1)
 
     def lower() -> Any:
@@ -168,48 +154,3 @@ def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
     rest = {"ids_bs": ids, "negative_ids_bs": ids, "latents_bhwc": latents}
     arguments = bytes_by_path({"params": params, **rest, "noise_key_b": keys, "guidance_scale_b": scale})
     return Program("sample", lower, arguments, count, 0)
-
-
-def _inputs(
-    config: TrainConfig, model: FinetunedModel, mesh: Mesh, assumed: Assumed
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `Denoising.inputs` hands to the step: what does not train, and a batch."""
-    networks, frozen, whole = model.networks, dict(model.frozen), replicated(mesh)
-    rows = config.rows_per_step(mesh.size) * (2 if assumed.class_rows else 1)
-    batch = {
-        "weight": _rows(mesh, (rows,), jnp.float32),
-        "row": _rows(mesh, (rows,), jnp.int32),
-        "caption_index": _rows(mesh, (rows,), jnp.int32),
-        "is_class": _rows(mesh, (rows,), jnp.bool_),
-    }
-    ids = jax.ShapeDtypeStruct((assumed.captions, TOKENS), jnp.int32, sharding=whole)
-    room = assumed.captions * TOKENS * networks.text_encoder.config.hidden_size * 4 <= CONTEXT_ON_DEVICE
-    if assumed.captions_vary:
-        batch["ids"] = _rows(mesh, (rows, TOKENS), jnp.int32)
-    elif config.train_text_encoder or (not room and config.latents_cache_dir is None):
-        frozen["ids"] = ids
-    else:
-        del frozen["text_encoder"]
-        states = _result(networks.text_encoder, ids).states_bsd
-        if room:
-            frozen["context"] = _abstract(states, whole)
-        else:
-            batch["context"] = _rows(mesh, (rows, *states.shape[1:]), states.dtype)
-    pixels = jax.ShapeDtypeStruct((rows, config.resolution, config.resolution, 3), jnp.float32)
-    if not assumed.latents_cached:
-        return frozen, batch | {"pixels": _abstract(pixels, rows_sharding(mesh))}
-    del frozen["vae"]
-    mean, logvar = (_abstract(leaf, rows_sharding(mesh)) for leaf in _result(networks.vae, pixels, method="moments"))
-    return frozen, batch | {"mean": mean, "logvar": logvar}
-
-
-def _result(network: Network, *args: Any, **options: Any) -> Any:
-    return jax.eval_shape(lambda params, *rest: network(params, *rest, **options), network.shapes, *args)
-
-
-def _abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _rows(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=rows_sharding(mesh))

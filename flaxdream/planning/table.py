@@ -94,6 +94,10 @@ def _work_lines(plan: Plan) -> list[str]:
             lines.append(_line("  the compiler's schedule", _time(cost.scheduled_seconds), "for ranking"))
         if plan.collectives:
             lines.append(_line("  transfers beside it", _time(cost.link_seconds), "if nothing hides them"))
+        if plan.memory is not None and plan.memory.host:
+            lines.append(
+                _line("  the host beside it", "not known", f"{size(plan.memory.host)} come and go in each step")
+            )
     else:
         lines.append(_line("estimated step", "none", "the speed of this device is in no table"))
     part = "" if plan.has_code else "until the memory was planned; code generation takes several times that"
@@ -113,7 +117,8 @@ def _speed(plan: Plan) -> str:
     cost = plan.estimate
     if cost is None or not math.isfinite(cost.seconds):
         return ""
-    return f", about {_time(cost.seconds)} a step, {plan.images_per_second:.3g} pictures/s"
+    left_out = " without what comes from the host" if plan.memory is not None and plan.memory.host else ""
+    return f", about {_time(cost.seconds)} a step, {plan.images_per_second:.3g} pictures/s{left_out}"
 
 
 def _time(seconds: float) -> str:

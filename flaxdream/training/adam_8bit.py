@@ -207,7 +207,7 @@ def _like(stored: Any, x: Float[Array, "*shape"], random: Shaped[Array, "*shape"
 
 
 def _size(blocks: Blocks) -> int:
-    """The block size, from the arrays themselves, which may be one device's shard."""
+    """The block size, from the arrays themselves."""
     return 2 * blocks.codes.shape[-2] // blocks.scale.shape[-2]
 
 

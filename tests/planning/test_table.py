@@ -39,6 +39,14 @@ def test_the_table_names_memory_by_kind_work_transfers_and_time():
         assert line in text, text
 
 
+def test_what_comes_from_the_host_is_said_to_be_left_out_of_the_time():
+    assert PLAN.memory is not None
+    plan = dataclasses.replace(PLAN, memory=dataclasses.replace(PLAN.memory, host=6 * GIB))
+    assert "the host beside it not known 6.00 GiB come and go in each step" in " ".join(plan_text(plan).split())
+    assert attempt_line(Attempt({"offload_optimizer": True}, plan)).endswith("without what comes from the host")
+    assert "host" not in plan_text(PLAN) + attempt_line(Attempt({"fsdp": 8}, PLAN))
+
+
 def test_a_chip_that_is_in_no_table_gets_no_time():
     assert "the speed of this device is in no table" in plan_text(dataclasses.replace(PLAN, estimate=NO_TIME))
 

@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -70,3 +71,42 @@ def test_a_batch_of_another_shape_is_compiled_for_itself():
         _, _, _, batch = step_and_arguments(rows)
         state, _ = told(state, frozen, batch)
     assert int(state["step"]) == 3 and len(said) == 1
+
+
+def test_a_compile_ahead_for_the_same_shapes_is_used_and_changes_nothing():
+    step, state, frozen, batch = step_and_arguments()
+    same = jax.tree.map(jnp.copy, state)
+    told = ToldStep(step, lambda table: None)
+    told.compile_ahead(state, frozen, batch)
+    told._compile = None  # whoever calls it fails
+    state, _ = told(state, frozen, batch)
+    same, _ = step(same, frozen, batch)
+    np.testing.assert_array_equal(state["params"]["w"], same["params"]["w"])
+
+
+@pytest.mark.parametrize("change", ["rows", "place", "more"])
+def test_a_compile_ahead_for_other_arguments_is_not_used(change):
+    step, state, frozen, batch = step_and_arguments()
+    told = ToldStep(step, lambda table: None)
+    expected = dict(batch)
+    if change == "rows":
+        expected = step_and_arguments(16)[3]
+    elif change == "place":
+        expected = {"x": jax.device_put(batch["x"], replicated(batch["x"].sharding.mesh))}
+    else:
+        expected["y"] = batch["x"]
+    told.compile_ahead(state, frozen, expected)
+    state, metrics = told(state, frozen, batch)
+    assert int(state["step"]) == 1 and np.isfinite(metrics["loss"])
+
+
+def test_the_errors_of_a_compile_ahead_come_with_the_first_step():
+    _, state, frozen, batch = step_and_arguments()
+
+    def refused(state, frozen, batch):
+        raise ValueError("cannot be compiled")
+
+    told = ToldStep(jax.jit(refused), lambda table: None)
+    told.compile_ahead(state, frozen, batch)
+    with pytest.raises(ValueError, match="cannot be compiled"):
+        told(state, frozen, batch)

@@ -69,6 +69,9 @@ class Autoencoding:
         loader = self._loader(self.source)
         return {"instance": [loader.picture(index).pixels for index in range(min(THUMBS, len(self.source)))]}
 
+    def input_shapes(self, start: int) -> None:
+        """Nothing is prepared that a compile could go beside."""
+
     def inputs(self, start: int) -> tuple[Params, Iterator[dict[str, jax.Array]]]:
         """Live pictures; crops are cut in the step."""
         loader = self._loader(self.source)

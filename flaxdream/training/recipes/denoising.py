@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -33,13 +34,13 @@ from flaxdream.training.recipes.finetuned_model import FinetunedModel, local_cop
 from flaxdream.training.recipes.held_out_loss import HeldOutLoss
 from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
 from flaxdream.training.recipes.previews import validation_requests
+from flaxdream.training.recipes.step_inputs import CONTEXT_ON_DEVICE, Assumed, StepInputs, step_inputs
 from flaxdream.training.step import Groups, LossOfRows
 from flaxdream.weights.model_dir import write_model_dir
 from flaxdream.weights.tokenizer import tokenize
 
 THUMBS = 12
 LATENTS_IN_MEMORY = 4 * 2**30  # bytes of moments that --cache_latents auto keeps
-CONTEXT_ON_DEVICE = 2**28  # bytes of text states that a device keeps for all captions
 
 
 class Denoising:
@@ -81,12 +82,22 @@ class Denoising:
             kind: [loader.picture(index).pixels for index in found[:THUMBS]] for kind, found in chosen.items() if found
         }
 
+    def input_shapes(self, start: int) -> StepInputs | None:
+        """None of a stream: its rows come only once."""
+        source = self.source
+        if not source.random_access:
+            return None
+        class_rows = bool(getattr(source, "has_class_rows", False))
+        known = Assumed(len(source.captions), not source.captions_are_fixed, class_rows, not self._lives)
+        resolution = source.resolution(source.rows(start)[0].index)
+        return step_inputs(self.config, self.model, self.mesh, known, resolution)
+
     def inputs(self, start: int) -> tuple[Params, Iterator[dict[str, jax.Array]]]:
         """Live pictures, or latents that are made here once; the same for text."""
         config, networks, frozen = self.config, self.model.networks, dict(self.model.frozen)
         loader = self._loader()
         text = self._text(frozen)
-        if self._lives(loader):
+        if self._lives:
             live = live_batches(loader, start, self.steps, **text)
             return frozen, (to_devices(batch, self.mesh) for batch in live)
         vae_params = local_copy(frozen.pop("vae"), self.mesh)
@@ -129,10 +140,11 @@ class Denoising:
         frozen["context"] = jax.device_put(states, whole)
         return {}
 
-    def _lives(self, loader: Loader) -> bool:
+    @cached_property
+    def _lives(self) -> bool:
         """Whether latents are made in each step: asked for, or they look different each time, or are too many."""
         config, wanted = self.config, self.config.keeps_latents
-        if wanted or loader.augments or config.cache_latents == "no":
+        if wanted or self._loader().augments or config.cache_latents == "no":
             return not wanted
         height, width = self._resolution
         vae = self.model.networks.vae.config

@@ -60,6 +60,9 @@ def run(task: Task) -> int:
             trackers = stack.enter_context(_trackers(config, start if found else None))
             for kind, pixels in task.examples().items():
                 write_thumbs(folder, kind, pixels)
+        step = ToldStep(state_of.compiled_step(), lambda table: watch.say(table))
+        if start < task.steps and (shapes := task.input_shapes(start)) is not None:
+            step.compile_ahead(state, *shapes)
         frozen, batches = task.inputs(start)
         progress = stack.enter_context(progress_bar(start, task.steps))
         watch = Watch(config, task.source.batch_rows, state_of.schedules, progress, trackers, began)
@@ -94,7 +97,6 @@ def run(task: Task) -> int:
                 preview(0, state)
         if start < task.steps:
             watch.busy("compiling")
-        step = ToldStep(state_of.compiled_step(), watch.say)
         outcome = loop.run(step, state, frozen, batches, start=start, stop=task.steps, hooks=hooks)
         checkpoints.wait()
     if outcome.stopped:

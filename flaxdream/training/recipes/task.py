@@ -31,6 +31,9 @@ class Task(Protocol):
     def examples(self) -> dict[str, list[np.ndarray]]:
         """A dozen training pictures [H, W, 3] for the report, by kind: `instance`, `class`."""
 
+    def input_shapes(self, start: int) -> tuple[Params, dict[str, Any]] | None:
+        """What `inputs` will give, and its first batch, as ShapeDtypeStructs; None where only the data can tell."""
+
     def inputs(self, start: int) -> tuple[Params, Iterator[dict[str, jax.Array]]]:
         """What does not train, as the step gets it, and the batches from step `start` on."""
 
