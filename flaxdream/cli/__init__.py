@@ -7,11 +7,13 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import flaxdream
 from flaxdream.cli.host_memory import keep_freed_memory, start_with_huge_pages
+from flaxdream.compile_threads import compiling
 
 COMMANDS = {
     "sample": "draw pictures from prompts",
@@ -32,7 +34,24 @@ DISK_ERRORS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a sub-command and returns its exit code: 0 done, 1 failed, 2 wrong settings, 130 interrupted."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _run(argv, own_process=False)
+    try:
+        code = _run(sys.argv[1:], own_process=True)
+    except Exception:
+        if not compiling():
+            raise
+        traceback.print_exc()
+        code = FAILED
+    if compiling():  # Python would wait for minutes for a program that nobody will use
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(argv: Sequence[str], *, own_process: bool) -> int:
+    arguments = list(argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0 if arguments else USAGE_ERROR
@@ -43,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"flaxdream: unknown command {arguments[0]!r}{_closest(command)}\n\n{_help()}", file=sys.stderr)
         return USAGE_ERROR
-    if argv is None:  # a process of its own
+    if own_process:
         start_with_huge_pages()
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background ignores it
             signal.signal(signal.SIGINT, _interrupt)

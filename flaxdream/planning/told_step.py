@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from flaxdream import compile_threads
 from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.memory import Memory, kind_of
 from flaxdream.planning.table import memory_lines, size
@@ -33,7 +34,7 @@ class ToldStep:
 
         A first call with such arguments waits for it and gets its errors; one with others compiles for itself.
         """
-        worker = ThreadPoolExecutor(1, thread_name_prefix="flaxdream-compile")
+        worker = ThreadPoolExecutor(1, thread_name_prefix=compile_threads.PREFIX)
         arguments = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), (state, frozen, batch)
         )
