@@ -54,7 +54,7 @@ class DreamBoothConfig(TrainConfig):
     num_class_images: int = 100
     """Class pictures to have, and the most that are used."""
     sample_batch_size: int = 4
-    """Class and validation pictures that a device draws at once."""
+    """Class pictures that a device draws at once. Validation pictures are drawn one a device."""
     prior_generation_precision: Literal["no", "fp32", "fp16", "bf16"] | None = None
     """In which class pictures are drawn; that of mixed_precision if not given."""
     class_negative_prompt: str = ""

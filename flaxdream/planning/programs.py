@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from flaxdream.arrays import Shapes
 from flaxdream.config.dreambooth import DreamBoothConfig
+from flaxdream.config.run_checks import optimizer_name
 from flaxdream.config.text_to_image import TextToImageConfig
 from flaxdream.config.training import TrainConfig
 from flaxdream.diffusion.samplers import make_sampler
@@ -74,9 +75,7 @@ def abstract_model(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
 def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, assumed: Assumed) -> Program:
     """The step that `recipes.run` would compile for this run, by the same functions."""
     model = abstract_model(config, configs, mesh)
-    source: Any = _Rows(assumed.class_rows)
-    without_files = dataclasses.replace(config, validation_prompt=(), validation_prompts_file=None)
-    state_of = RunState(Denoising(without_files, model, source, mesh, config.max_train_steps or 1000))
+    state_of = _run_state(config, model, mesh, class_rows=assumed.class_rows)
     state = state_of.abstract()
     frozen, batch = step_inputs(config, model, mesh, assumed)
     arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch})
@@ -88,6 +87,12 @@ def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, a
             return state_of.compiled_step().lower(state, frozen, batch)
 
     return Program("train", lower, arguments, images, elements)
+
+
+def _run_state(config: TrainConfig, model: FinetunedModel, mesh: Mesh, *, class_rows: bool = False) -> RunState:
+    source: Any = _Rows(class_rows)
+    without_files = dataclasses.replace(config, validation_prompt=(), validation_prompts_file=None)
+    return RunState(Denoising(without_files, model, source, mesh, config.max_train_steps or 1000))
 
 
 def make_program(request: Request, devices: Sequence[jax.Device]) -> Program:
@@ -109,7 +114,10 @@ def assumed(config: TrainConfig, caption_count: int) -> Assumed:
 
 
 def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:
-    """The encoding of pictures for cached latents, as many at once as a training with these settings takes."""
+    """The encoding of pictures for cached latents, as many at once as a training with these settings takes.
+
+    The training's state and what else does not train lie on the devices meanwhile.
+    """
     model = abstract_model(config, configs, mesh)
     vae, rows = model.networks.vae, config.encoded_at_once * mesh.size
     side = config.resolution
@@ -119,12 +127,18 @@ def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
     def encode(params: Any, pixels: Any) -> Any:
         return encode_pictures(vae, params, pixels)
 
-    arguments = bytes_by_path({"params": params, "pixels": pixels})
+    others = {name: tree for name, tree in model.frozen.items() if name != "vae"}
+    meanwhile = {"state": _run_state(config, model, mesh).abstract(), "frozen": others}
+    arguments = bytes_by_path({"params": params, "pixels": pixels, **meanwhile})
     return Program("encode", lambda: jax.jit(encode).lower(params, pixels), arguments, rows, 0)
 
 
 def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:
-    """The call that draws validation pictures: what trains as the run would write it, the rest as it is computed in."""
+    """The call that draws validation pictures: what trains as the run would write it, the rest as it is computed in.
+
+    The training's state lies on the devices meanwhile; parameters that lie whole on each of them are drawn with as
+    they are.
+    """
     model = abstract_model(config, configs, mesh)
     whole = replicated(mesh)
     result = dict(model.trained)
@@ -132,7 +146,7 @@ def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
         average = jnp.dtype(config.ema_dtype)
         result = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, average), result)
     params = jax.tree.map(lambda leaf: abstract(leaf, whole), {**model.frozen, **result})
-    networks, count = model.networks, mesh.size * getattr(config, "sample_batch_size", 1)
+    networks, count = model.networks, mesh.size  # a picture a device
     cells = config.resolution // networks.downscale
     sampler = make_sampler(
         {**model.scheduler, "steps_offset": 1, "clip_sample": False},
@@ -152,5 +166,10 @@ def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
             )
 
     rest = {"ids_bs": ids, "negative_ids_bs": ids, "latents_bhwc": latents}
-    arguments = bytes_by_path({"params": params, **rest, "noise_key_b": keys, "guidance_scale_b": scale})
+    state = _run_state(config, model, mesh).abstract()
+    if config.fsdp == 1 and optimizer_name(config) != "schedule_free":  # which computes its result
+        state.pop("ema" if "ema" in state else "params")  # it is among `params`
+    arguments = bytes_by_path(
+        {"params": params, **rest, "noise_key_b": keys, "guidance_scale_b": scale, "state": state}
+    )
     return Program("sample", lower, arguments, count, 0)

@@ -151,11 +151,24 @@ def test_the_sampler_runs_its_network_once_a_step_for_both_prompts():
     assert 0 < prompt < network / 2
 
 
+@pytest.mark.parametrize("changes", [{}, {"use_ema": True}, {"fsdp": 8}, {"optimizer": "schedule_free"}])
+def test_the_state_lies_beside_the_sampler_and_its_parameters_are_drawn_with_where_they_lie_whole(changes):
+    config = dataclasses.replace(SMALL, **changes)
+    devices = config.fsdp
+    held = sample_program(config, CONFIGS, make_mesh(config.fsdp, jax.devices()[:devices])).arguments
+    parts = ("params", "opt_state", "ema")
+    of = {part: sum(n for path, n in held.items() if path.startswith(f"state['{part}']")) for part in parts}
+    state = kinds(config, devices=devices)
+    assert of["opt_state"] == state["optimizer"]
+    assert of["params"] == (0 if changes == {} else state["parameters"]) and of["ema"] == 0
+
+
 @pytest.mark.slow
-def test_encoding_reads_the_encoder_and_leaves_the_decoder_lying():
+def test_encoding_reads_the_encoder_beside_all_that_lies_there_then():
     found = compiled(encode_program(SMALL, CONFIGS, make_mesh(1)))
-    vae = abstract_model(SMALL, CONFIGS, make_mesh(1)).frozen["vae"]
-    names = ("decoder", "post_quant_conv")
-    decoder = sum(4 * math.prod(leaf.shape) for name in names for leaf in jax.tree.leaves(vae[name]))
-    assert found.memory.unused == decoder
+    model = abstract_model(SMALL, CONFIGS, make_mesh(1))
+    idle = [model.frozen["vae"]["decoder"], model.frozen["vae"]["post_quant_conv"], model.frozen["text_encoder"]]
+    others = sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(idle))
+    state = kinds(SMALL)
+    assert found.memory.unused == others + state["parameters"] + state["optimizer"] + state["counters"]
     assert found.images == 8 and "all-reduce" not in found.collectives

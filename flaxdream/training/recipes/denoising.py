@@ -30,7 +30,7 @@ from flaxdream.training.recipes.cached import (
     picture_encoder,
 )
 from flaxdream.training.recipes.checks import loader_settings
-from flaxdream.training.recipes.finetuned_model import FinetunedModel, local_copy
+from flaxdream.training.recipes.finetuned_model import FinetunedModel, give_up, local_copy, on_host
 from flaxdream.training.recipes.held_out_loss import HeldOutLoss
 from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
 from flaxdream.training.recipes.previews import validation_requests
@@ -58,6 +58,7 @@ class Denoising:
     ):
         self.config, self.model, self.source, self.mesh, self.steps = config, model, source, mesh, steps
         self.model_folder, self.trained = model.folder, model.trained
+        self._frozen = dict(model.frozen)
         self.requests = validation_requests(config)
         self._resolution = (config.resolution, config.resolution)
         self._held_out = None
@@ -93,13 +94,23 @@ class Denoising:
         return step_inputs(self.config, self.model, self.mesh, known, resolution)
 
     def inputs(self, start: int) -> tuple[Params, Iterator[dict[str, jax.Array]]]:
-        """Live pictures, or latents that are made here once; the same for text."""
-        config, networks, frozen = self.config, self.model.networks, dict(self.model.frozen)
-        loader = self._loader()
+        """Live pictures, or latents that are made here once; the same for text.
+
+        What the step does not get leaves the devices.
+        """
+        frozen = dict(self._frozen)
+        batches = self._batches(start, frozen)
+        for name in self._frozen.keys() - frozen.keys():
+            on_devices, self._frozen[name] = self._frozen[name], on_host(self._frozen[name], self.mesh)
+            give_up(on_devices)
+        return frozen, (to_devices(batch, self.mesh) for batch in batches)
+
+    def _batches(self, start: int, frozen: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+        """This host's rows; takes what the step needs no more out of `frozen`."""
+        config, networks, loader = self.config, self.model.networks, self._loader()
         text = self._text(frozen)
         if self._lives:
-            live = live_batches(loader, start, self.steps, **text)
-            return frozen, (to_devices(batch, self.mesh) for batch in live)
+            return live_batches(loader, start, self.steps, **text)
         vae_params = local_copy(frozen.pop("vae"), self.mesh)
         encode = picture_encoder(networks.vae, vae_params, loader, config.encoded_at_once)
         moments: Moments
@@ -110,8 +121,7 @@ class Denoising:
             made_by = maker(folder, config.mixed_precision, self._resolution, config.image_interpolation_mode)
             shards = picture_shards(config.latents_cache_dir, self.source, made_by, config.dataloader_num_workers)
             moments = on_disk(shards, encode, "latents")
-        cached = cached_batches(self.source, loader.local_rows, moments, start, self.steps, **text)
-        return frozen, (to_devices(batch, self.mesh) for batch in cached)
+        return cached_batches(self.source, loader.local_rows, moments, start, self.steps, **text)
 
     def _text(self, frozen: dict[str, Any]) -> dict[str, Any]:
         """Adds what the step needs for text to `frozen`; returns what rows need for theirs, as of `cached_batches`.
@@ -174,11 +184,11 @@ class Denoising:
         return groups
 
     def held_out_loss(self, params: Params) -> float | None:
-        return None if self._held_out is None else self._held_out(params)
+        return None if self._held_out is None else self._held_out(params, self._frozen)
 
     def pictures(self, params: Params) -> list[Picture]:
         """One for each request, by the pipeline."""
-        params = {**self.model.frozen, **params}
+        params = {**self._frozen, **params}
         return self.model.pipeline.draw(params, self.requests, sampler=self.config.validation_scheduler, progress=False)
 
     def export(self, params: Params) -> None:

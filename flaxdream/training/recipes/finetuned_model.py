@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from flaxdream.arrays import Params
@@ -111,9 +112,34 @@ def _read(
 
 
 def local_copy(tree: Any, mesh: Mesh) -> Any:
-    """The tree whole on every device of this host, wherever it lies on the mesh; hosts do not wait for each other."""
-    whole = jax.jit(lambda leaves: leaves, out_shardings=replicated(mesh))(tree)
+    """The tree whole on every device of this host, wherever it lies on the mesh; all hosts take part.
+
+    Arrays that lie so already are returned themselves.
+    """
     if jax.process_count() == 1:
-        return whole
-    here = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+        return jax.device_put(tree, replicated(mesh))
+    here = jax.tree.map(lambda leaf: leaf.addressable_data(0), _gathered(tree, mesh))
     return jax.device_put(here, on_every_device(local_mesh()))
+
+
+def on_host(tree: Any, mesh: Mesh) -> Any:
+    """The tree in this host's memory, wherever it lies on the mesh; all hosts take part.
+
+    One array after the other, so that a device never holds more than one of them whole beside what it has.
+    """
+
+    def here(leaf: Any) -> np.ndarray:
+        if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+            leaf = _gathered(leaf, mesh)
+        return np.array(leaf)  # a copy on CPUs too, so that the array can be given up
+
+    return jax.tree.map(here, tree)
+
+
+def _gathered(tree: Any, mesh: Mesh) -> Any:
+    return jax.jit(lambda leaves: leaves, out_shardings=replicated(mesh))(tree)
+
+
+def give_up(tree: Any) -> None:
+    """Gives back the memory of the tree's arrays at once, whoever still refers to them."""
+    jax.tree.map(lambda leaf: leaf.delete(), tree)

@@ -51,19 +51,19 @@ class HeldOutLoss:
         )
         self._sum = jax.jit(self._summed)
 
-    def __call__(self, params: Params) -> float:
-        """`params` are what trains, whole on every device of this host."""
+    def __call__(self, params: Params, frozen: Params) -> float:
+        """`params` are what trains, whole on every device of this host; `frozen` the rest, here or there."""
         if not self._moments:
-            self._prepare()
+            self._prepare(frozen)
         total = 0.0
         for start in range(0, len(self.source), self.rows):
             total += float(self._sum(params, self._frozen, self._batch(start)))
         return total / len(self.source)
 
-    def _prepare(self) -> None:
+    def _prepare(self, frozen: Params) -> None:
         """Latents once, and what else does not train."""
         model, place = self.model, on_every_device(self.mesh)
-        here = jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place), dict(model.frozen))
+        here = jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), place), dict(frozen))
         encode = picture_encoder(model.networks.vae, here.pop("vae"), self._loader, self._encoded_at_once)
         self._moments = in_memory(self.source, encode, "held-out latents")
         ids = tokenize(model.pipeline.tokenizer, self.source.captions)

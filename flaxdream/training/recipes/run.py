@@ -25,7 +25,7 @@ from flaxdream.training.interruption import Interruption
 from flaxdream.training.mesh import param_shardings, replicated
 from flaxdream.training.optimizer import evaluation_params
 from flaxdream.training.recipes import stream_places
-from flaxdream.training.recipes.finetuned_model import DTYPES, local_copy
+from flaxdream.training.recipes.finetuned_model import DTYPES, give_up, local_copy, on_host
 from flaxdream.training.recipes.held_out import HeldOut
 from flaxdream.training.recipes.optimization import ema_options, optimizer, schedules
 from flaxdream.training.recipes.publishing import publish
@@ -103,10 +103,10 @@ def run(task: Task) -> int:
         if primary:
             print(f"stopped after step {outcome.step}; go on with --resume_from_checkpoint latest")
         return interruption.exit_code
-    result = state_of.for_use(outcome.state)  # every process takes part
+    result = on_host(state_of.result(outcome.state), task.mesh)  # every process takes part
     if primary:
         try:
-            task.export(jax.device_get(result))
+            task.export(result)
         except OSError as error:
             error.add_note(
                 "The training is complete and saved: with --resume_from_checkpoint latest only the model is written."
@@ -138,15 +138,21 @@ class RunState:
 
     def __init__(self, task: Task):
         self.task, self.config = task, task.config
+        self._trained = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), task.trained
+        )
         self.schedules = schedules(self.config, list(task.trained), task.steps)
         self.optimizer = optimizer(self.config, self.schedules, task.steps)
         self.ema = ema_options(self.config)
 
     def start(self, checkpoints: Checkpoints, found: Path | None) -> tuple[State, int]:
-        """The state to start from, sharded over the mesh: fresh, or that of a checkpoint."""
-        shardings = self._shardings()
+        """The state to start from, sharded over the mesh: fresh, or that of a checkpoint.
+
+        The task's `trained` are given up: they become part of the state, or that of the checkpoint takes their place.
+        """
         if found is None:
-            return jax.jit(self._fresh, out_shardings=shardings)(self.task.trained), 0
+            return jax.jit(self._fresh, donate_argnums=0, out_shardings=self._shardings())(self.task.trained), 0
+        give_up(self.task.trained)
         wanted = self.abstract()
         saved = wanted | {"params": in_saved_types(found, wanted["params"])}
         state, extra = checkpoints.restore(found, saved)
@@ -162,7 +168,7 @@ class RunState:
 
     def abstract(self) -> State:
         """The state's shapes, types and places, without an array."""
-        shapes = jax.eval_shape(self._fresh, self.task.trained)
+        shapes = jax.eval_shape(self._fresh, self._trained)
         return jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, self._shardings()
         )
@@ -216,8 +222,8 @@ class RunState:
 
     def _shardings(self, *, offload: bool = True) -> Any:
         """Where the state lies between steps, or with `offload=False` during one."""
-        shapes = jax.eval_shape(self._fresh, self.task.trained)
-        places = state_shardings(shapes, param_shardings(self.task.trained, self.task.mesh))
+        shapes = jax.eval_shape(self._fresh, self._trained)
+        places = state_shardings(shapes, param_shardings(self._trained, self.task.mesh))
         parts = {"ema": self.config.offload_ema, "opt_state": self.config.offload_optimizer}
         moved = [name for name, wanted in parts.items() if wanted and offload and name in places]
         return places | {name: in_host_memory(places[name]) for name in moved}

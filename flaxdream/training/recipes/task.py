@@ -25,7 +25,7 @@ class Task(Protocol):
     mesh: Mesh
     steps: int
     model_folder: Path  # of the model that the run starts from
-    trained: Params  # a tree for each component, in the config's params_dtype, on the mesh
+    trained: Params  # a tree for each component, in the config's params_dtype, on the mesh; the run takes them over
     requests: list[Request]  # what `pictures` draws; none, no validation pictures
 
     def examples(self) -> dict[str, list[np.ndarray]]:
