@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from flaxdream.arrays import Shapes
 from flaxdream.config.dreambooth import DreamBoothConfig
-from flaxdream.config.text_to_image import TextToImageConfig
 from flaxdream.config.training import TrainConfig
 from flaxdream.diffusion.samplers import make_sampler
 from flaxdream.planning.held_bytes import bytes_by_path
@@ -103,9 +102,8 @@ def make_program(request: Request, devices: Sequence[jax.Device]) -> Program:
 
 def assumed(config: TrainConfig, caption_count: int) -> Assumed:
     """What the settings say of the pictures. Pictures are taken to leave room for other crops."""
-    varies = isinstance(config, TextToImageConfig) and bool(config.shuffle_caption or config.caption_tag_dropout_rate)
     prior = isinstance(config, DreamBoothConfig) and config.with_prior_preservation
-    return Assumed(caption_count + prior, varies, prior, config.latents_stay)
+    return Assumed(caption_count + prior, config.captions_vary, prior, config.latents_stay)
 
 
 def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:

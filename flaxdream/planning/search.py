@@ -73,7 +73,7 @@ def changes(config: TrainConfig, devices: int) -> list[Changes]:
     found: list[Changes] = []
     if config.mixed_precision == "no":
         found.append({"mixed_precision": "bf16"})
-    if config.cache_latents == "auto" and not (config.center_crop or config.random_flip):
+    if not config.latents_stay and dataclasses.replace(config, center_crop=True).latents_stay:
         found.append({"center_crop": True})  # latents are then cached, and the VAE leaves the device
     if not config.latents_stay and not config.vae_slicing and config.train_batch_size > 1:
         found.append({"vae_slicing": True})

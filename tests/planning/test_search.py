@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flaxdream.config import DreamBoothConfig
+from flaxdream.config import DreamBoothConfig, TextToImageConfig
 from flaxdream.planning.search import advise, best, changes, largest_batch
 
 
@@ -68,3 +68,13 @@ def test_bfloat16_parameters_come_after_8_bit_adam_and_slicing_where_pictures_ar
     assert {"vae_slicing": True} in found
     assert {"vae_slicing": True} not in changes(DreamBoothConfig(center_crop=True), 8)
     assert {"vae_slicing": True} not in changes(DreamBoothConfig(random_flip=True, train_batch_size=1), 8)
+
+
+def test_a_center_crop_is_advised_where_latents_would_then_stay_and_so_never_for_a_stream():
+    crop = {"center_crop": True}
+    assert crop in changes(DreamBoothConfig(), 1) and crop in changes(TextToImageConfig(), 1)
+    for config in (
+        TextToImageConfig(streaming=True), DreamBoothConfig(cache_latents="no"), DreamBoothConfig(random_flip=True),
+        DreamBoothConfig(cache_latents="yes"),
+    ):  # fmt: skip
+        assert crop not in changes(config, 1)
