@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import signal
 import sys
-from collections.abc import Sequence
-from typing import Any
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from flaxdream.cli.flags import parse, parse_training
 from flaxdream.config.dreambooth import DreamBoothConfig, dreambooth_problems
@@ -83,7 +86,8 @@ def _plan(recipe: str, config: Any, asked: PlanConfig) -> int:
 
     def answer(changed: Any, program: str = "train") -> Plan:
         request = Request(recipe, changed, configs, asked.topology, program, asked.caption_count, asked.full)
-        return remembering(measure, request)
+        with _stopped_by_signals():
+            return remembering(measure, request)
 
     try:
         plans = []
@@ -113,6 +117,25 @@ def _plan(recipe: str, config: Any, asked: PlanConfig) -> int:
         print("It fits as it is: nothing to advise." if train.fits else "\n".join(map(table.attempt_line, advice)))
     print(table.limits_text())
     return 0
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the process by an exception: the one that compiles is ended too, and its folder goes."""
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
+        numbers = []
+    before = {number: signal.signal(number, _stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: Any) -> NoReturn:
+    _say(f"flaxdream plan: {'interrupted' if number == signal.SIGINT else 'told to end'}")
+    raise SystemExit(128 + number)
 
 
 def _batch_problems(config: Any, devices: int) -> list[str]:
