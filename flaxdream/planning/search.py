@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +27,20 @@ class Attempt:
 
 
 def largest_batch(config: TrainConfig, measure: Measure) -> list[Attempt]:
-    """Every batch size tried, by doubling from 1 and then halving the gap; the largest that fits is in it."""
+    """Every batch size tried, by doubling from 1 to LARGEST and then halving the gap; the largest that fits is in it.
+
+    ValueError on a device whose memory is not known.
+    """
     tried: dict[int, Plan] = {}
 
     def fits(batch: int) -> bool:
         if batch not in tried:
             tried[batch] = measure(dataclasses.replace(config, train_batch_size=batch))
+        if not math.isfinite(tried[batch].limit):
+            raise ValueError(
+                f"--largest_batch: the memory of {tried[batch].chip} is not known, and so not what fits it. Choose a "
+                "--topology that names it, such as v5e-8."
+            )
         return tried[batch].fits
 
     fitting, refused = 0, 1

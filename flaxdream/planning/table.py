@@ -8,7 +8,7 @@ import textwrap
 from flaxdream.planning.memory import Memory
 from flaxdream.planning.plan import Plan
 from flaxdream.planning.roofline import SOURCE
-from flaxdream.planning.search import Attempt, best
+from flaxdream.planning.search import LARGEST, Attempt, best
 
 WIDTH, NAME, NUMBER = 118, 30, 16
 _WORDS = {
@@ -42,7 +42,10 @@ def largest_text(attempts: list[Attempt]) -> str:
     found = best(attempts)
     if found is None:
         return "No batch fits, not even --train_batch_size 1; --advise tries what to change."
-    return f"Largest that fits: --train_batch_size {found.changes['train_batch_size']}{_speed(found.plan)}."
+    batch = found.changes["train_batch_size"]
+    if batch == LARGEST:
+        return f"At least --train_batch_size {batch} fits{_speed(found.plan)}; larger ones were not tried."
+    return f"Largest that fits: --train_batch_size {batch}{_speed(found.plan)}."
 
 
 def size(count: float) -> str:

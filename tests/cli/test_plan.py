@@ -45,6 +45,7 @@ def test_the_plans_flags_are_told_from_the_trainings():
         (TINY, "--topology is missing"),
         ([*TINY, "--topology", "v5e-9"], "'v5e-9' is not known"),
         ([*TINY, "--topology", "v5e-8", "--fsdp", "3"], "--fsdp 3 does not divide the 8 devices"),
+        ([*TINY, "--topology", "cpu", "--largest_batch"], "JAX names none for a cpu"),
         (["--topology", "v5e-8"], "--pretrained_model_name_or_path is missing"),
         ([*TINY, "--topology", "v5e-8", "--resolution", "33", "--what", "x"], "--resolution 33"),
     ],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
 
 from flaxdream.config import DreamBoothConfig, TextToImageConfig
-from flaxdream.planning.search import advise, best, changes, largest_batch
+from flaxdream.planning.search import LARGEST, advise, best, changes, largest_batch
 
 
 def machine(room, cost):
@@ -16,7 +17,7 @@ def machine(room, cost):
 
     def measure(config):
         asked.append(config)
-        return SimpleNamespace(fits=cost(config) <= room)
+        return SimpleNamespace(fits=cost(config) <= room, limit=room, chip="a chip")
 
     return measure, asked
 
@@ -29,6 +30,19 @@ def test_the_largest_batch_is_found_and_nothing_is_tried_twice(room):
     assert (0 if found is None else found.changes["train_batch_size"]) == room
     sizes = [config.train_batch_size for config in asked]
     assert len(sizes) == len(set(sizes)) == len(attempts)
+
+
+def test_the_search_ends_at_the_largest_batch_that_it_tries():
+    measure, asked = machine(10 * LARGEST, lambda config: config.train_batch_size)
+    attempts = largest_batch(DreamBoothConfig(), measure)
+    assert best(attempts).changes["train_batch_size"] == asked[-1].train_batch_size == LARGEST
+
+
+def test_no_largest_batch_is_named_for_a_device_whose_memory_is_not_known():
+    measure, asked = machine(math.nan, lambda config: config.train_batch_size)
+    with pytest.raises(ValueError, match="the memory of a chip is not known"):
+        largest_batch(DreamBoothConfig(), measure)
+    assert len(asked) == 1
 
 
 def test_advice_tries_each_change_alone_and_stops_there_when_one_is_enough():

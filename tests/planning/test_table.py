@@ -11,7 +11,7 @@ from flaxdream.planning.plan import Compiled, Facts, Plan, make_plan
 from flaxdream.planning.refusals import refusal
 from flaxdream.planning.remembered import from_dict
 from flaxdream.planning.roofline import Estimate
-from flaxdream.planning.search import Attempt
+from flaxdream.planning.search import LARGEST, Attempt
 from flaxdream.planning.table import attempt_line, largest_text, limits_text, plan_text, size
 from flaxdream.planning.topologies import find
 
@@ -63,6 +63,7 @@ def test_attempts_are_lines_with_their_flags():
     attempt = Attempt({"fsdp": 8, "gradient_checkpointing": False, "use_8bit_adam": True}, PLAN)
     assert attempt_line(attempt).startswith("fits     --fsdp 8 --no_gradient_checkpointing --use_8bit_adam, 12.00 GiB")
     assert "--train_batch_size 4" in largest_text([Attempt({"train_batch_size": 4}, PLAN)])
+    assert largest_text([Attempt({"train_batch_size": LARGEST}, PLAN)]).startswith("At least --train_batch_size 4096")
     refused = dataclasses.replace(PLAN, fits=False)
     assert largest_text([Attempt({"train_batch_size": 1}, refused)]).startswith("No batch fits")
 
