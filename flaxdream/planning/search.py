@@ -89,9 +89,11 @@ def changes(config: TrainConfig, devices: int) -> list[Changes]:
     stronger = {"none": ("blocks", "full"), "dots": ("blocks", "full"), "blocks": ("full",)}.get(config.remat, ())
     found += [{"gradient_checkpointing": False, "gradient_checkpointing_policy": policy} for policy in stronger]
     batch, parts = config.train_batch_size, config.gradient_accumulation_steps
-    while batch > 1 and batch % 2 == 0:
-        batch, parts = batch // 2, parts * 2
-        found.append({"train_batch_size": batch, "gradient_accumulation_steps": parts})
+    found += [
+        {"train_batch_size": part, "gradient_accumulation_steps": parts * batch // part}
+        for part in range(batch // 2, 0, -1)
+        if batch % part == 0
+    ]
     if devices > 1 and config.fsdp == 1:
         found.append({"fsdp": devices})
     if optimizer_name(config) == "adamw":

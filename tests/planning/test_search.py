@@ -84,6 +84,16 @@ def test_bfloat16_parameters_come_after_8_bit_adam_and_slicing_where_pictures_ar
     assert {"vae_slicing": True} not in changes(DreamBoothConfig(random_flip=True, train_batch_size=1), 8)
 
 
+@pytest.mark.parametrize(
+    ("batch", "smaller"), [(1, []), (3, [1]), (4, [2, 1]), (5, [1]), (6, [3, 2, 1]), (12, [6, 4, 3, 2, 1])]
+)
+def test_smaller_batches_go_down_to_one_and_leave_the_pictures_of_a_step_as_they_are(batch, smaller):
+    config = DreamBoothConfig(train_batch_size=batch, gradient_accumulation_steps=2)
+    found = [change for change in changes(config, 1) if "train_batch_size" in change]
+    assert [change["train_batch_size"] for change in found] == smaller
+    assert all(change["train_batch_size"] * change["gradient_accumulation_steps"] == 2 * batch for change in found)
+
+
 def test_a_center_crop_is_advised_where_latents_would_then_stay_and_so_never_for_a_stream():
     crop = {"center_crop": True}
     assert crop in changes(DreamBoothConfig(), 1) and crop in changes(TextToImageConfig(), 1)
