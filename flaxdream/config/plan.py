@@ -50,8 +50,8 @@ def plan_problems(config: PlanConfig) -> list[str]:
         problems.append("--largest_batch and --advise are about training: add train to --what.")
     if config.largest_batch and config.topology == "cpu":
         problems.append(
-            "--largest_batch asks what fits the devices' memory, and JAX names none for a cpu: give --topology gpu or a "
-            "TPU such as v5e-8."
+            "--largest_batch asks what fits the devices' memory, and JAX names none for a cpu: give --topology gpu or "
+            "a TPU such as v5e-8."
         )
     return problems
 
