@@ -64,4 +64,9 @@ def test_the_header_of_a_recipe_has_its_command_and_says_what_was_measured(machi
         line[1:] for line in (FOLDER / f"dreambooth-{machine}.yaml").read_text().splitlines() if line.startswith("#")
     )
     assert f"flaxdream dreambooth --config configs/dreambooth-{machine}.yaml" in header
+    if "Compiled for it" in header:  # the plans of the figures are those of latents that are made once
+        path = FOLDER / f"dreambooth-{machine}.yaml"
+        assert parse_training(
+            DreamBoothConfig, [*SUBJECT, f"--config={path}"], "d", dreambooth_problems
+        ).config.latents_stay
     assert "not measured yet" in header or re.search(r"[0-9] [GM]iB .*(step|chip|core|device)", header)
