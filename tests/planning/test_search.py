@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from flaxdream.config import DreamBoothConfig, TextToImageConfig
+from flaxdream.planning.measuring import CompileError
 from flaxdream.planning.search import LARGEST, advise, best, changes, largest_batch
 
 
@@ -50,9 +51,30 @@ def test_advice_tries_each_change_alone_and_stops_there_when_one_is_enough():
     measure, _ = machine(1, lambda config: config.train_batch_size)
     attempts = list(advise(config, 8, measure))
     assert [one.changes for one in attempts] == changes(config, 8)
-    assert [one.changes for one in attempts if one.plan.fits] == [
-        {"train_batch_size": 1, "gradient_accumulation_steps": 4}
-    ]
+    assert [one.changes for one in attempts if one.fits] == [{"train_batch_size": 1, "gradient_accumulation_steps": 4}]
+
+
+def failing(at):
+    """Measures, but the compiler fails where `at` says."""
+
+    def measure(config):
+        if at(config):
+            raise CompileError("the compiler failed:\nno space left")
+        return SimpleNamespace(fits=config.use_8bit_adam or config.train_batch_size < 3, limit=1.0)
+
+    return measure
+
+
+def test_a_compiler_that_fails_at_one_attempt_does_not_end_the_search():
+    config = DreamBoothConfig(center_crop=True, train_batch_size=4)
+    attempts = list(advise(config, 1, failing(lambda config: config.remat == "full")))
+    assert [one.changes for one in attempts] == changes(config, 1)
+    (failed,) = (one for one in attempts if one.plan is None)
+    assert failed.changes["gradient_checkpointing_policy"] == "full" and "no space left" in failed.error
+    assert any(one.fits and one.changes == {"use_8bit_adam": True} for one in attempts)
+    assert best(largest_batch(config, failing(lambda config: config.train_batch_size == 4))).changes == {
+        "train_batch_size": 2
+    }
 
 
 def test_advice_puts_changes_on_top_of_each_other_when_none_is_enough():
@@ -61,7 +83,7 @@ def test_advice_puts_changes_on_top_of_each_other_when_none_is_enough():
 
     measure, _ = machine(1, cost)
     attempts = list(advise(DreamBoothConfig(center_crop=True, mixed_precision="bf16"), 1, measure))
-    assert [one.plan.fits for one in attempts] == [False] * (len(attempts) - 1) + [True]
+    assert [one.fits for one in attempts] == [False] * (len(attempts) - 1) + [True]
     last = attempts[-1].changes
     assert last["train_batch_size"] == 1 and last["use_8bit_adam"] and last["gradient_checkpointing_policy"] == "full"
 
