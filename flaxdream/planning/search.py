@@ -41,10 +41,10 @@ class Attempt:
 
 
 def attempt(changes: Changes, config: TrainConfig, measure: Measure) -> Attempt:
-    """What comes of these changes to the settings; a compiler that fails at them does not end a search."""
+    """What comes of these changes to the settings; what fails, or cannot be, does not end a search."""
     try:
         return Attempt(changes, measure(dataclasses.replace(config, **changes)))
-    except CompileError as error:
+    except (CompileError, ValueError) as error:
         return Attempt(changes, None, str(error))
 
 
@@ -61,8 +61,8 @@ def largest_batch(config: TrainConfig, measure: Measure) -> list[Attempt]:
         plan = tried[batch].plan
         if plan is not None and not math.isfinite(plan.limit):
             raise ValueError(
-                f"--largest_batch: the memory of {plan.chip} is not known, and so not what fits it. Choose a --topology "
-                "that names it, such as v5e-8."
+                f"--largest_batch: the memory of {plan.chip} is not known, and so not what fits it. Choose a "
+                "--topology that names it, such as v5e-8."
             )
         return tried[batch].fits
 

@@ -9,7 +9,7 @@ import pytest
 
 from flaxdream.config import DreamBoothConfig, TextToImageConfig
 from flaxdream.planning.measuring import CompileError
-from flaxdream.planning.search import LARGEST, advise, best, changes, largest_batch
+from flaxdream.planning.search import LARGEST, advise, attempt, best, changes, largest_batch
 
 
 def machine(room, cost):
@@ -65,12 +65,17 @@ def failing(at):
     return measure
 
 
+def cannot_be(config):
+    raise ValueError(f"--fsdp {config.fsdp} does not divide the devices")
+
+
 def test_a_compiler_that_fails_at_one_attempt_does_not_end_the_search():
     config = DreamBoothConfig(center_crop=True, train_batch_size=4)
     attempts = list(advise(config, 1, failing(lambda config: config.remat == "full")))
     assert [one.changes for one in attempts] == changes(config, 1)
     (failed,) = (one for one in attempts if one.plan is None)
     assert failed.changes["gradient_checkpointing_policy"] == "full" and "no space left" in failed.error
+    assert attempt({"fsdp": 3}, config, cannot_be).error == "--fsdp 3 does not divide the devices"
     assert any(one.fits and one.changes == {"use_8bit_adam": True} for one in attempts)
     assert best(largest_batch(config, failing(lambda config: config.train_batch_size == 4))).changes == {
         "train_batch_size": 2
