@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +41,6 @@ class Program:
     lower: Callable[[], Any]  # -> jax.stages.Lowered
     arguments: dict[str, int]
     images: int
-    trained: int
-    """Elements of what trains; 0 outside training."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +77,12 @@ def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, a
     frozen, batch = step_inputs(config, model, mesh, assumed)
     arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch})
     images = batch["row"].shape[0]
-    elements = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.trained))
 
     def lower() -> Any:
         with mesh_in_use(state):
             return state_of.compiled_step().lower(state, frozen, batch)
 
-    return Program("train", lower, arguments, images, elements)
+    return Program("train", lower, arguments, images)
 
 
 def make_program(request: Request, devices: Sequence[jax.Device]) -> Program:
@@ -118,7 +114,7 @@ def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
         return encode_pictures(vae, params, pixels)
 
     arguments = bytes_by_path({"params": params, "pixels": pixels})
-    return Program("encode", lambda: jax.jit(encode).lower(params, pixels), arguments, rows, 0)
+    return Program("encode", lambda: jax.jit(encode).lower(params, pixels), arguments, rows)
 
 
 def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:
@@ -151,4 +147,4 @@ def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
 
     rest = {"ids_bs": ids, "negative_ids_bs": ids, "latents_bhwc": latents}
     arguments = bytes_by_path({"params": params, **rest, "noise_key_b": keys, "guidance_scale_b": scale})
-    return Program("sample", lower, arguments, count, 0)
+    return Program("sample", lower, arguments, count)
