@@ -27,14 +27,18 @@ DEVICES = {"v3-8": 8, "v4-8": 4, "v5e-8": 8, "gpu-24gb": 1, "gpu-40gb": 1, "gpu-
 SUBJECT = ["--pretrained_model_name_or_path=m", "--instance_data_dir=i", "--instance_prompt=a photo of sks dog"]
 
 
+def recipe(machine):
+    argv = [*SUBJECT, f"--config={FOLDER / f'dreambooth-{machine}.yaml'}"]
+    return parse_training(DreamBoothConfig, argv, "dreambooth", dreambooth_problems).config
+
+
 def test_there_is_a_dreambooth_recipe_for_each_machine():
     assert {path.stem for path in FOLDER.glob("dreambooth-*")} == {f"dreambooth-{machine}" for machine in DEVICES}
 
 
 @pytest.mark.parametrize("machine", DEVICES)
 def test_a_dreambooth_recipe_is_ready_to_run_and_repeats_no_default(machine):
-    path = FOLDER / f"dreambooth-{machine}.yaml"
-    config = parse_training(DreamBoothConfig, [*SUBJECT, f"--config={path}"], "dreambooth", dreambooth_problems).config
+    path, config = FOLDER / f"dreambooth-{machine}.yaml", recipe(machine)
     assert batch_problems(config, DEVICES[machine]) == dreambooth_notes(config) == []
     given = read_yaml(path, DreamBoothConfig)
     assert {name: value for name, value in given.items() if getattr(DreamBoothConfig, name) == value} == {}
@@ -64,4 +68,6 @@ def test_the_header_of_a_recipe_has_its_command_and_says_what_was_measured(machi
         line[1:] for line in (FOLDER / f"dreambooth-{machine}.yaml").read_text().splitlines() if line.startswith("#")
     )
     assert f"flaxdream dreambooth --config configs/dreambooth-{machine}.yaml" in header
+    if "Compiled for it" in header:  # the plans of the figures are those of latents that are made once
+        assert recipe(machine).latents_stay
     assert "not measured yet" in header or re.search(r"[0-9] [GM]iB .*(step|chip|core|device)", header)

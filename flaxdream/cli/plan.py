@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import signal
 import sys
-from collections.abc import Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from flaxdream.cli.flags import parse, parse_training
 from flaxdream.config.dreambooth import DreamBoothConfig, dreambooth_problems
@@ -66,7 +69,7 @@ def _filled(recipe: str, config: Any) -> Any:
 
 def _plan(recipe: str, config: Any, asked: PlanConfig) -> int:
     from flaxdream.planning import search, table
-    from flaxdream.planning.measuring import CompileError, measure, require_tpu_compiler
+    from flaxdream.planning.measuring import measure, require_tpu_compiler
     from flaxdream.planning.model import read_configs
     from flaxdream.planning.plan import Plan
     from flaxdream.planning.remembered import remembering
@@ -83,36 +86,66 @@ def _plan(recipe: str, config: Any, asked: PlanConfig) -> int:
 
     def answer(changed: Any, program: str = "train") -> Plan:
         request = Request(recipe, changed, configs, asked.topology, program, asked.caption_count, asked.full)
-        return remembering(measure, request)
+        with _stopped_by_signals():
+            return remembering(measure, request)
 
-    try:
-        plans = []
-        for program in asked.programs:
-            _say(f"compiling {program} for {asked.topology} ...")
-            plans.append(answer(config, program))
-            if not asked.json:
-                print(table.plan_text(plans[-1]))
-        tried: list[search.Attempt] = []
-        advice: list[search.Attempt] = []
-        if asked.largest_batch:
-            tried = search.largest_batch(config, _told(answer))
-        train = next((plan for plan in plans if plan.program == "train"), None)
-        if asked.advise and train is not None and not train.fits:
-            for attempt in search.advise(config, train.devices, answer):
-                advice.append(attempt)
-                _say(table.attempt_line(attempt))
-    except CompileError as error:
-        print(f"flaxdream plan: {error}", file=sys.stderr)
-        return 1
+    plans, failed = _plans(asked, lambda program: answer(config, program))
+    tried = search.largest_batch(config, _told(answer)) if asked.largest_batch else []
+    train = next((plan for plan in plans if plan.program == "train"), None)
+    advice: list[search.Attempt] = []
+    if asked.advise and train is not None and not train.fits:
+        for attempt in search.advise(config, train.devices, answer):
+            advice.append(attempt)
+            _say(table.attempt_line(attempt))
+    code = 1 if failed else 0
     if asked.json:
-        print(json.dumps(_as_json(plans, tried, advice), indent=1))
-        return 0
+        print(json.dumps(_as_json(plans, failed, tried, advice), indent=1))
+        return code
     if asked.largest_batch:
         print("\n".join([*map(table.attempt_line, tried), table.largest_text(tried)]))
     if asked.advise and train is not None:
         print("It fits as it is: nothing to advise." if train.fits else "\n".join(map(table.attempt_line, advice)))
     print(table.limits_text())
-    return 0
+    return code
+
+
+def _plans(asked: PlanConfig, answer: Callable[[str], Any]) -> tuple[list[Any], dict[str, str]]:
+    """The plans of the programs, printed as they come, and the errors of those that the compiler failed at."""
+    from flaxdream.planning import table
+    from flaxdream.planning.measuring import CompileError
+
+    plans: list[Any] = []
+    failed: dict[str, str] = {}
+    for program in asked.programs:
+        _say(f"compiling {program} for {asked.topology} ...")
+        try:
+            plans.append(answer(program))
+        except CompileError as error:
+            failed[program] = str(error)
+            _say(f"flaxdream plan: {program}: {error}")
+            continue
+        if not asked.json:
+            print(table.plan_text(plans[-1]))
+    return plans, failed
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the process by an exception: the one that compiles is ended too, and its folder goes."""
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
+        numbers = []
+    before = {number: signal.signal(number, _stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: Any) -> NoReturn:
+    _say(f"flaxdream plan: {'interrupted' if number == signal.SIGINT else 'told to end'}")
+    raise SystemExit(128 + number)
 
 
 def _batch_problems(config: Any, devices: int) -> list[str]:
@@ -131,15 +164,16 @@ def _told(answer: Any) -> Any:
     return measure
 
 
-def _as_json(plans: list[Any], tried: list[Any], advice: list[Any]) -> dict[str, Any]:
+def _as_json(plans: list[Any], failed: dict[str, str], tried: list[Any], advice: list[Any]) -> dict[str, Any]:
     from flaxdream.planning import search
 
     largest = search.best(tried)
     return {
         "plans": [plan.as_dict() for plan in plans],
+        "failed": failed,
         "largest_batch": None if largest is None else largest.changes["train_batch_size"],
-        "tried": [{"changes": one.changes, "plan": one.plan.as_dict()} for one in tried],
-        "advice": [{"changes": one.changes, "plan": one.plan.as_dict()} for one in advice],
+        "tried": [one.as_dict() for one in tried],
+        "advice": [one.as_dict() for one in advice],
     }
 
 

@@ -48,6 +48,11 @@ def plan_problems(config: PlanConfig) -> list[str]:
         problems.append(f"--what {config.what!r} names nothing. Choose of: {', '.join(WHAT)}.")
     if (config.largest_batch or config.advise) and "train" not in config.programs:
         problems.append("--largest_batch and --advise are about training: add train to --what.")
+    if config.largest_batch and config.topology == "cpu":
+        problems.append(
+            "--largest_batch asks what fits the devices' memory, and JAX names none for a cpu: give --topology gpu or "
+            "a TPU such as v5e-8."
+        )
     return problems
 
 

@@ -81,6 +81,16 @@ class TextToImageConfig(CaptionedData, TrainConfig):
     early_stopping_patience: int | None = None
     """End the training when so many held-out losses in a row have not been the lowest."""
 
+    @property
+    def latents_stay(self) -> bool:
+        """Whether latents are made once by these settings; never of a stream, whose pictures come once."""
+        return not self.streaming and super().latents_stay
+
+    @property
+    def captions_vary(self) -> bool:
+        """Whether rows come with captions of their own: those of a stream, and tags that are drawn anew."""
+        return self.streaming or self.shuffle_caption or self.caption_tag_dropout_rate > 0
+
     def validation_every(self, steps_per_epoch: Callable[[], int]) -> int:
         """Optimizer steps from one validation to the next; those of an epoch are asked for only where they count."""
         if self.validation_steps is not None or not self.validation_epochs:

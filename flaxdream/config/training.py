@@ -121,6 +121,11 @@ class TrainConfig(RunConfig):
         return self.keeps_latents or (self.cache_latents == "auto" and same_each_time)
 
     @property
+    def captions_vary(self) -> bool:
+        """Whether rows come with captions of their own, so that the text encoder runs in each step."""
+        return False
+
+    @property
     def encoded_at_once(self) -> int:
         """Pictures that a device encodes at once for cached latents."""
         return 1 if self.vae_slicing else self.train_batch_size

@@ -51,7 +51,7 @@ def attention(
     if implementation == "auto":
         implementation = _choice(q_blnk, k_bsnk)
     if implementation == "flash" and mask is None and q_blnk.shape[1] % LANES == k_bsnk.shape[1] % LANES == 0:
-        return _flash_on_mesh(q_blnk, k_bsnk, v_bsnk, scale)
+        return _flash(q_blnk, k_bsnk, v_bsnk, scale)
     if implementation == "cudnn":
         return _cudnn(q_blnk, k_bsnk, v_bsnk, scale, mask)
     if implementation == "chunked" and q_blnk.shape[1] > CHUNK:
@@ -62,9 +62,15 @@ def attention(
 
 
 def _choice(q_blnk: Array, k_bsnk: Array) -> str:
-    if jax.default_backend() == "gpu" and not _cudnn_problems(q_blnk):
+    if _platform() == "gpu" and not _cudnn_problems(q_blnk):
         return "cudnn"
     return "chunked" if q_blnk.shape[1] * k_bsnk.shape[1] >= CHUNKED_FROM else "xla"
+
+
+def _platform() -> str:
+    """That of the mesh in use (`jax.set_mesh`), which may not be this machine's; else JAX's default."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def _plain(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, mask: Array | None) -> Array:
@@ -111,8 +117,8 @@ def _cudnn_problems(q_blnk: Array) -> list[str]:
 
 def _cudnn(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, mask: Array | None) -> Array:
     problems = _cudnn_problems(q_blnk)
-    if jax.default_backend() != "gpu":
-        problems.append(f"this is a {jax.default_backend()}; it runs on NVIDIA GPUs")
+    if _platform() != "gpu":
+        problems.append(f"this is a {_platform()}; it runs on NVIDIA GPUs")
     if problems:
         raise ValueError(f"attention implementation 'cudnn': {'; '.join(problems)}. Choose 'auto' or 'chunked'.")
     bias = mask if mask is not None and mask.dtype != jnp.bool_ else None
@@ -127,17 +133,25 @@ def _cudnn(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float, mask: Arra
     )
 
 
-def _flash_on_mesh(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float) -> Array:
+def _flash(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float) -> Array:
+    if _platform() != "tpu":
+        raise ValueError(
+            f"attention implementation 'flash': this is a {_platform()}; it runs on TPUs. Choose 'auto' or 'chunked'."
+        )
+    return flash_on_mesh(q_blnk, k_bsnk, v_bsnk, scale)
+
+
+def flash_on_mesh(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float) -> Array:
     """The compiler cannot spread a Pallas kernel over devices: rows are cut over all axes of the mesh in use."""
     if q_blnk.shape[0] % sharers():
         raise ValueError(
             f"attention implementation 'flash': {q_blnk.shape[0]} rows cannot be cut over {sharers()} devices. "
             "Choose a batch that they divide, or 'chunked'."
         )
-    return on_own_rows(partial(_flash, scale=scale), q_blnk, k_bsnk, v_bsnk)
+    return on_own_rows(partial(_flash_kernel, scale=scale), q_blnk, k_bsnk, v_bsnk)
 
 
-def _flash(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float) -> Array:
+def _flash_kernel(q_blnk: Array, k_bsnk: Array, v_bsnk: Array, scale: float) -> Array:
     """The Pallas kernel on heads padded to whole registers; the zeros change neither scores nor results."""
     from jax.experimental.pallas.ops.tpu import flash_attention as kernel
 

@@ -13,6 +13,7 @@ _PARAMETER = re.compile(
     re.MULTILINE,
 )
 _OUTPUT = re.compile(r"^allocation \d+: size (\d+), (?:output shape|maybe-live-out)", re.MULTILINE)
+_HOST_TEMPORARY = re.compile(r"^allocation \d+: size (\d+), color 5, preallocated-temp", re.MULTILINE)
 _TOTAL = re.compile(r"Memory Space: default \(color=0\)\s*\nTotal bytes: (\d+)")
 HOST = 5
 
@@ -30,10 +31,8 @@ class Buffers:
     temporaries: int
     code: int | None
     """None where no code was generated."""
-
-    @property
-    def total(self) -> int:
-        return sum(self.arguments.values()) + self.results + self.temporaries + (self.code or 0)
+    host_temporaries: int = 0
+    """What the program keeps in the host's memory for a while, such as the inputs of blocks for their recomputation."""
 
 
 def from_dump(assignment: str, usage: str) -> Buffers:
@@ -53,7 +52,8 @@ def from_dump(assignment: str, usage: str) -> Buffers:
         raise ValueError("the compiler's memory report names no total for the device's memory")
     results = sum(map(int, _OUTPUT.findall(assignment)))
     temporaries = int(total.group(1)) - sum(here.values()) - results
-    return Buffers(here, host, results, max(0, temporaries), None)
+    host_temporaries = sum(map(int, _HOST_TEMPORARY.findall(assignment)))
+    return Buffers(here, host, results, max(0, temporaries), None, host_temporaries)
 
 
 def from_analysis(analysis: Any, module: Module) -> Buffers:
@@ -65,6 +65,7 @@ def from_analysis(analysis: Any, module: Module) -> Buffers:
     arrays = parameters[0].arrays if in_tuple else [parameters[number].arrays[0] for number in sorted(parameters)]
     for number, array in enumerate(arrays):
         (host if array.space == HOST else here)[number] = array.bytes
-    stats = {name: int(getattr(analysis, f"{name}_size_in_bytes")) for name in ("output", "alias", "temp")}
+    stats = {name: int(getattr(analysis, f"{name}_size_in_bytes")) for name in ("output", "alias", "temp", "host_temp")}
     code = int(analysis.generated_code_size_in_bytes)
-    return Buffers(here, host, max(0, stats["output"] - stats["alias"]), stats["temp"], code)
+    results = max(0, stats["output"] - stats["alias"])
+    return Buffers(here, host, results, stats["temp"], code, stats["host_temp"])

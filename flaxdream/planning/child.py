@@ -1,11 +1,15 @@
 """The process that compiles: `python -m flaxdream.planning.child FOLDER`, with FOLDER/request.json.
 
-It writes facts.json before it compiles, and afterwards compiled.json and module.txt; or error.json.
+It writes facts.json before it compiles, and afterwards compiled.json and module.txt; or error.json. Its standard input
+is open as long as someone waits for that.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import threading
 from pathlib import Path
 
 from flaxdream.planning.request import read_request
@@ -33,5 +37,18 @@ def main(folder: Path) -> None:
     compiling.answer(folder, machine, lowered, facts, options)
 
 
+def end_when_left(folder: Path) -> None:
+    """From now on this process ends, and the folder goes, when the one that started it does, however that ends."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
+    end_when_left(Path(sys.argv[1]))
     main(Path(sys.argv[1]))

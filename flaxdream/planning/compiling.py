@@ -44,7 +44,7 @@ def lower(program: Program) -> tuple[Any, Facts]:
     lowered = program.lower()
     seconds = time.perf_counter() - began
     kept = kept_arguments(lowered)
-    return lowered, Facts(program.name, program.arguments, kept, program.images, program.trained, seconds)
+    return lowered, Facts(program.name, program.arguments, kept, program.images, seconds)
 
 
 def kept_arguments(lowered: Any) -> tuple[str, ...]:

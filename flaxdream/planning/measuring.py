@@ -56,13 +56,15 @@ def measured_by(command: Sequence[str], asked: str, mixed_precision: str, *, for
         folder = Path(name)
         (folder / "request.json").write_text(asked, encoding="utf-8")
         environment = _environment(folder) if for_tpu else dict(os.environ)
-        with (folder / "log").open("wb") as log:
-            child = subprocess.Popen([*command, name], stdout=log, stderr=subprocess.STDOUT, env=environment)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.STDOUT}  # the input ends with us
+        with (
+            (folder / "log").open("wb") as log,
+            subprocess.Popen([*command, name], stdout=log, env=environment, **pipes) as child,
+        ):
             try:
                 early = _wait(child, folder, stop_early=for_tpu and not full)
             finally:
                 child.kill()
-                child.wait()
         return _answer(folder, early, mixed_precision)
 
 

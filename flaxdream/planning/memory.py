@@ -52,5 +52,5 @@ def memory(buffers: Buffers, arguments: Mapping[str, int], kept: Sequence[str]) 
         kind = kind_of(kept[number])
         kinds[kind] = kinds.get(kind, 0) + size
     unused = sum(arguments[path] for path in arguments.keys() - set(kept))
-    host = sum(buffers.host_arguments.values())
+    host = sum(buffers.host_arguments.values()) + buffers.host_temporaries
     return Memory(kinds, unused, buffers.results, buffers.temporaries, buffers.code, host)

@@ -39,7 +39,6 @@ class Facts:
     kept: tuple[str, ...]
     """The paths of those that the program reads, in its order."""
     images: int
-    trained: int
     lower_seconds: float
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from jax.sharding import Mesh
 from flaxdream.arrays import Shapes
 from flaxdream.config.dreambooth import DreamBoothConfig
 from flaxdream.config.run_checks import optimizer_name
-from flaxdream.config.text_to_image import TextToImageConfig
 from flaxdream.config.training import TrainConfig
 from flaxdream.diffusion.samplers import make_sampler
 from flaxdream.planning.held_bytes import bytes_by_path
@@ -44,8 +42,6 @@ class Program:
     lower: Callable[[], Any]  # -> jax.stages.Lowered
     arguments: dict[str, int]
     images: int
-    trained: int
-    """Elements of what trains; 0 outside training."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +76,12 @@ def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, a
     frozen, batch = step_inputs(config, model, mesh, assumed)
     arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch})
     images = batch["row"].shape[0]
-    elements = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.trained))
 
     def lower() -> Any:
         with mesh_in_use(state):
             return state_of.compiled_step().lower(state, frozen, batch)
 
-    return Program("train", lower, arguments, images, elements)
+    return Program("train", lower, arguments, images)
 
 
 def _run_state(config: TrainConfig, model: FinetunedModel, mesh: Mesh, *, class_rows: bool = False) -> RunState:
@@ -108,9 +103,8 @@ def make_program(request: Request, devices: Sequence[jax.Device]) -> Program:
 
 def assumed(config: TrainConfig, caption_count: int) -> Assumed:
     """What the settings say of the pictures. Pictures are taken to leave room for other crops."""
-    varies = isinstance(config, TextToImageConfig) and bool(config.shuffle_caption or config.caption_tag_dropout_rate)
     prior = isinstance(config, DreamBoothConfig) and config.with_prior_preservation
-    return Assumed(caption_count + prior, varies, prior, config.latents_stay)
+    return Assumed(caption_count + prior, config.captions_vary, prior, config.latents_stay)
 
 
 def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:
@@ -130,7 +124,7 @@ def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
     others = {name: tree for name, tree in model.frozen.items() if name != "vae"}
     meanwhile = {"state": _run_state(config, model, mesh).abstract(), "frozen": others}
     arguments = bytes_by_path({"params": params, "pixels": pixels, **meanwhile})
-    return Program("encode", lambda: jax.jit(encode).lower(params, pixels), arguments, rows, 0)
+    return Program("encode", lambda: jax.jit(encode).lower(params, pixels), arguments, rows)
 
 
 def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:
@@ -172,4 +166,4 @@ def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
     arguments = bytes_by_path(
         {"params": params, **rest, "noise_key_b": keys, "guidance_scale_b": scale, "state": state}
     )
-    return Program("sample", lower, arguments, count, 0)
+    return Program("sample", lower, arguments, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -36,11 +37,18 @@ def remembering(measure: Callable[[Request], Plan], request: Request) -> Plan:
     if path.exists():
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     plan = measure(request)
+    try:
+        _write(path, plan)
+    except OSError as error:
+        print(f"This plan is not kept for another time: {path.parent}: {error.strerror}.", file=sys.stderr)
+    return plan
+
+
+def _write(path: Path, plan: Plan) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(plan.as_dict()), encoding="utf-8")
     part.rename(path)
-    return plan
 
 
 def from_dict(values: dict[str, Any]) -> Plan:

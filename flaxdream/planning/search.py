@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from flaxdream.config.run_checks import optimizer_name
 from flaxdream.config.training import TrainConfig
+from flaxdream.planning.measuring import CompileError
 from flaxdream.planning.plan import Plan
 
 LARGEST = 4096  # pictures per device; no card holds more
@@ -19,19 +21,49 @@ Changes = dict[str, Any]
 
 @dataclass(frozen=True)
 class Attempt:
-    """Settings that were tried, and what came of it."""
+    """Settings that were tried, and what came of it: a plan, or the error without one."""
 
     changes: Changes
-    plan: Plan
+    plan: Plan | None
+    error: str | None = None
+
+    @property
+    def fits(self) -> bool:
+        return self.plan is not None and self.plan.fits
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "changes": self.changes,
+            "plan": None if self.plan is None else self.plan.as_dict(),
+            "error": self.error,
+        }
+
+
+def attempt(changes: Changes, config: TrainConfig, measure: Measure) -> Attempt:
+    """What comes of these changes to the settings; what fails, or cannot be, does not end a search."""
+    try:
+        return Attempt(changes, measure(dataclasses.replace(config, **changes)))
+    except (CompileError, ValueError) as error:
+        return Attempt(changes, None, str(error))
 
 
 def largest_batch(config: TrainConfig, measure: Measure) -> list[Attempt]:
-    """Every batch size tried, by doubling from 1 and then halving the gap; the largest that fits is in it."""
-    tried: dict[int, Plan] = {}
+    """Every batch size tried, by doubling from 1 to LARGEST and then halving the gap; the largest that fits is in it.
+
+    ValueError on a device whose memory is not known.
+    """
+    tried: dict[int, Attempt] = {}
 
     def fits(batch: int) -> bool:
         if batch not in tried:
-            tried[batch] = measure(dataclasses.replace(config, train_batch_size=batch))
+            tried[batch] = attempt({"train_batch_size": batch}, config, measure)
+        plan = tried[batch].plan
+        if plan is not None and not math.isfinite(plan.limit):
+            raise ValueError(
+                f"--largest_batch: the memory of {plan.chip} is not known, and so not what fits it. Choose a "
+                "--topology that names it, such as v5e-8."
+            )
         return tried[batch].fits
 
     fitting, refused = 0, 1
@@ -40,12 +72,12 @@ def largest_batch(config: TrainConfig, measure: Measure) -> list[Attempt]:
     while refused - fitting > 1 and refused <= LARGEST:
         middle = (fitting + refused) // 2
         fitting, refused = (middle, refused) if fits(middle) else (fitting, middle)
-    return [Attempt({"train_batch_size": batch}, plan) for batch, plan in sorted(tried.items())]
+    return [tried[batch] for batch in sorted(tried)]
 
 
 def best(attempts: list[Attempt]) -> Attempt | None:
     """The attempt with the largest batch that fits."""
-    fitting = [one for one in attempts if one.plan.fits]
+    fitting = [one for one in attempts if one.fits]
     return max(fitting, key=lambda one: one.changes.get("train_batch_size", 0), default=None)
 
 
@@ -54,17 +86,17 @@ def advise(config: TrainConfig, devices: int, measure: Measure) -> Iterator[Atte
     candidates = changes(config, devices)
     fitting = False
     for change in candidates:
-        attempt = Attempt(change, measure(dataclasses.replace(config, **change)))
-        fitting = fitting or attempt.plan.fits
-        yield attempt
+        alone = attempt(change, config, measure)
+        fitting = fitting or alone.fits
+        yield alone
     together: Changes = {}
     for change in [] if fitting else candidates:
         together = together | change
         if together == change:
             continue
-        attempt = Attempt(dict(together), measure(dataclasses.replace(config, **together)))
-        yield attempt
-        if attempt.plan.fits:
+        combined = attempt(together, config, measure)
+        yield combined
+        if combined.fits:
             return
 
 
@@ -73,16 +105,18 @@ def changes(config: TrainConfig, devices: int) -> list[Changes]:
     found: list[Changes] = []
     if config.mixed_precision == "no":
         found.append({"mixed_precision": "bf16"})
-    if config.cache_latents == "auto" and not (config.center_crop or config.random_flip):
+    if not config.latents_stay and dataclasses.replace(config, center_crop=True).latents_stay:
         found.append({"center_crop": True})  # latents are then cached, and the VAE leaves the device
     if not config.latents_stay and not config.vae_slicing and config.train_batch_size > 1:
         found.append({"vae_slicing": True})
     stronger = {"none": ("blocks", "full"), "dots": ("blocks", "full"), "blocks": ("full",)}.get(config.remat, ())
     found += [{"gradient_checkpointing": False, "gradient_checkpointing_policy": policy} for policy in stronger]
     batch, parts = config.train_batch_size, config.gradient_accumulation_steps
-    while batch > 1 and batch % 2 == 0:
-        batch, parts = batch // 2, parts * 2
-        found.append({"train_batch_size": batch, "gradient_accumulation_steps": parts})
+    found += [
+        {"train_batch_size": part, "gradient_accumulation_steps": parts * batch // part}
+        for part in range(batch // 2, 0, -1)
+        if batch % part == 0
+    ]
     if devices > 1 and config.fsdp == 1:
         found.append({"fsdp": devices})
     if optimizer_name(config) == "adamw":

@@ -84,7 +84,7 @@ def step_memory(compiled: Any, arguments: dict[str, Any]) -> Memory:
         kinds[kind_of(path)] = kinds.get(kind_of(path), 0) + count
     stats = compiled.memory_analysis()
     results = max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes)
-    host = stats.host_argument_size_in_bytes
+    host = stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes
     return Memory(kinds, 0, results, stats.temp_size_in_bytes, stats.generated_code_size_in_bytes, host)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,15 +57,17 @@ CHIPS = {
     "v5p": Chip("TPU v5p", 459e12, 2765 * GB, 95.74 * GIB, 600 * GB, clock=1.75e9),
     "v6e": Chip("TPU v6e", 918e12, 1640 * GB, 31.25 * GIB, 448 * GB, clock=1.75e9),
 }
-# NVIDIA cards by a part of their device kind; the first that fits counts. Float32 products run as TF32, at half the
-# rate, where there is TF32.
+# NVIDIA cards by whole words of their device kind, as a pattern; the first that fits counts. Float32 products run as
+# TF32, at half the rate, where there is TF32.
 CARDS = (
     ("H200", Chip("H200", 989e12, 4800 * GB, 141e9, 450 * GB, 0.5)),
     ("H100 PCIe", Chip("H100 PCIe", 756e12, 2000 * GB, 80e9, 300 * GB, 0.5)),
     ("H100", Chip("H100", 989e12, 3350 * GB, 80e9, 450 * GB, 0.5)),
-    ("A100-SXM4-80GB", Chip("A100 80 GB", 312e12, 2039 * GB, 80e9, 300 * GB, 0.5)),
+    ("A100-SXM4?-80GB", Chip("A100 80 GB", 312e12, 2039 * GB, 80e9, 300 * GB, 0.5)),
+    ("A100 80GB PCIe", Chip("A100 80 GB PCIe", 312e12, 1935 * GB, 80e9, 300 * GB, 0.5)),
     ("A100", Chip("A100", 312e12, 1555 * GB, 40e9, 300 * GB, 0.5)),
     ("L40S", Chip("L40S", 362e12, 864 * GB, 48e9, 32 * GB, 0.5)),
+    ("L40", Chip("L40", 181e12, 864 * GB, 48e9, 32 * GB, 0.5)),
     ("L4", Chip("L4", 121e12, 300 * GB, 24e9, 32 * GB, 0.5)),
     ("T4", Chip("T4", 65e12, 320 * GB, 16e9, 16 * GB, 0.125)),
     ("V100", Chip("V100", 125e12, 900 * GB, 16e9, 150 * GB, 0.125)),
@@ -114,7 +117,7 @@ def find(name: str) -> Topology:
 
 def attached(platform: str, device_kind: str, count: int, memory: float | None) -> Topology:
     """The devices of this machine; a chip that is in no table has no peak, and no time is estimated for it."""
-    chip = next((chip for part, chip in CARDS if part.lower() in device_kind.lower()), None)
+    chip = next((chip for words, chip in CARDS if re.search(rf"\b{words}\b", device_kind, re.IGNORECASE)), None)
     if chip is None:
         chip = Chip(device_kind, math.nan, math.nan, math.nan, math.nan)
     return Topology(platform, chip if memory is None else _with_memory(chip, memory), count, platform)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -10,6 +11,8 @@ import pytest
 
 from flaxdream.cli import main
 from flaxdream.cli.plan import split
+from flaxdream.planning import measuring
+from tests.planning.test_table import PLAN
 
 needs_tpu_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"),
@@ -45,6 +48,7 @@ def test_the_plans_flags_are_told_from_the_trainings():
         (TINY, "--topology is missing"),
         ([*TINY, "--topology", "v5e-9"], "'v5e-9' is not known"),
         ([*TINY, "--topology", "v5e-8", "--fsdp", "3"], "--fsdp 3 does not divide the 8 devices"),
+        ([*TINY, "--topology", "cpu", "--largest_batch"], "JAX names none for a cpu"),
         (["--topology", "v5e-8"], "--pretrained_model_name_or_path is missing"),
         ([*TINY, "--topology", "v5e-8", "--resolution", "33", "--what", "x"], "--resolution 33"),
     ],
@@ -75,6 +79,22 @@ def test_a_plan_for_this_machine_prints_a_table(capsys):
     out = capsys.readouterr().out
     assert out.index("encode on cpu") < out.index("train on cpu")
     assert "moving average" in out and "fits" in out
+
+
+def test_a_compiler_that_fails_at_one_program_does_not_take_the_others_along(monkeypatch, capsys):
+    monkeypatch.setattr(measuring, "measure", _fails_at_sample)
+    assert main(["plan", *TINY, "--topology", "gpu", "--what", "train,sample", "--largest_batch", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [plan["program"] for plan in found["plans"]] == ["train"]
+    assert found["failed"] == {"sample": "no space left"}
+    assert found["largest_batch"] == 2
+    assert {one["changes"]["train_batch_size"]: one["error"] for one in found["tried"]}[4] == "no space left"
+
+
+def _fails_at_sample(request):
+    if request.program == "sample" or request.config.train_batch_size == 4:
+        raise measuring.CompileError("no space left")
+    return dataclasses.replace(PLAN, fits=request.config.train_batch_size < 3)
 
 
 @pytest.mark.slow

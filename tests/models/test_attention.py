@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
-from flaxdream.models.attention import CHUNK, IMPLEMENTATIONS, attention
+from flaxdream.models.attention import CHUNK, IMPLEMENTATIONS, attention, flash_on_mesh
 
 ANYWHERE = ("auto", "xla", "chunked")
 
@@ -96,8 +98,20 @@ def test_half_precision_has_a_float32_softmax():
 def test_what_cannot_run_here_is_refused_with_the_reason():
     with pytest.raises(ValueError, match=r"float32; it takes bfloat16.*this is a cpu"):
         attention(*tensors(8, 8), implementation="cudnn")
+    with pytest.raises(ValueError, match=r"'flash': this is a cpu; it runs on TPUs"):
+        attention(*tensors(128, 128), implementation="flash")
     with pytest.raises(ValueError, match=", ".join(IMPLEMENTATIONS)):
         attention(*tensors(8, 8), implementation="fast")
+
+
+@pytest.mark.parametrize(("platform", "kernel"), [("gpu", "flash"), ("tpu", "cudnn")])
+def test_a_kernel_is_asked_of_the_mesh_in_use_and_not_of_this_machine(platform, kernel):
+    device = jax.sharding.AbstractDevice(device_kind="a device", num_cores=None, platform=platform)
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), (jax.sharding.AxisType.Auto,), abstract_device=device)
+    inputs = [jax.ShapeDtypeStruct((1, 128, 2, 8), jnp.bfloat16)] * 3
+    words = f"'{kernel}': this is a {platform}; it runs on"
+    with jax.sharding.use_abstract_mesh(mesh), pytest.raises(ValueError, match=words):
+        jax.eval_shape(partial(attention, implementation=kernel), *inputs)
 
 
 def test_the_flash_kernel_equals_torch_in_the_interpreter():
@@ -106,7 +120,7 @@ def test_the_flash_kernel_equals_torch_in_the_interpreter():
     inputs = tensors(256, 256, width=40)
     want, _ = torch_attention(*inputs)
     with pltpu.force_tpu_interpret_mode():
-        got = attention(*inputs, implementation="flash")
+        got = flash_on_mesh(*inputs, scale=40**-0.5)
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
@@ -118,7 +132,7 @@ def test_the_flash_kernel_spreads_its_rows_over_the_mesh_in_use():
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
 
     def loss(*inputs):
-        return jnp.sin(attention(*inputs, implementation="flash")).sum()
+        return jnp.sin(flash_on_mesh(*inputs, scale=40**-0.5)).sum()
 
     def plain(*inputs):
         return jnp.sin(attention(*inputs, implementation="xla")).sum()

@@ -57,7 +57,6 @@ def test_a_compile_for_a_tpu_ends_when_the_memory_is_planned(monkeypatch):
         "arguments": ARGUMENTS,
         "kept": list(ARGUMENTS),
         "images": 8,
-        "trained": 1,
         "lower_seconds": 1.0,
     }
     chip = {"name": "c", "peak": 1e12, "bandwidth": 1e9, "memory": 1e9, "links": 1e9, "float32_share": 1.0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from flaxdream.planning.buffers import Buffers, from_dump
@@ -56,7 +58,15 @@ def test_buffers_are_those_of_the_devices_own_memory():
     assert found.arguments == {4: 2097152, 1: 294912}
     assert found.host_arguments == {0: 512}
     assert (found.results, found.temporaries, found.code) == (1024, 2800000 - 2097152 - 294912 - 1024, None)
-    assert found.total == 2800000
+    assert found.host_temporaries == 0
+
+
+def test_what_a_program_keeps_in_the_hosts_memory_for_a_while_is_counted_there():
+    kept = ASSIGNMENT + "allocation 38: size 245760, color 5, preallocated-temp:\n"
+    found, without = from_dump(kept, USAGE), from_dump(ASSIGNMENT, USAGE)
+    assert found == dataclasses.replace(without, host_temporaries=245760)
+    paths = [f"state['params']['{number}']" for number in range(5)]
+    assert memory(found, dict.fromkeys(paths, 1), paths).host == 512 + 245760
 
 
 def test_arguments_that_the_program_drops_lie_on_the_device_all_the_same():
@@ -71,4 +81,4 @@ def test_thousands_of_arguments_are_one_tuple_whose_places_are_their_numbers():
     found = from_dump(IN_A_TUPLE, USAGE)
     assert found.arguments == {2065: 2097152, 1: 294912}
     assert found.host_arguments == {0: 512}
-    assert (found.results, found.total) == (1024, 2800000)
+    assert (found.results, found.temporaries) == (1024, 2800000 - 2097152 - 294912 - 1024)

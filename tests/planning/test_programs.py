@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from flaxdream.config import DreamBoothConfig, TextToImageConfig
+from flaxdream.data.streamed import StreamedRows
 from flaxdream.models.architectures import ARCHITECTURES
 from flaxdream.planning import compiling
 from flaxdream.planning.memory import kind_of
@@ -113,6 +114,17 @@ def test_the_settings_say_what_is_assumed_of_the_pictures():
     assert assumed(prior, 1) == Assumed(2, False, True, True)
     assert assumed(TextToImageConfig(shuffle_caption=True, cache_latents="yes"), 7) == Assumed(7, True, False, True)
     assert not assumed(DreamBoothConfig(center_crop=True, cache_latents="no"), 1).latents_cached
+
+
+def test_a_stream_is_planned_with_live_pictures_and_captions_that_come_with_the_rows():
+    stream = TextToImageConfig(streaming=True, center_crop=True, resolution=32, train_batch_size=1, max_train_steps=1)
+    known = assumed(stream, 1)
+    assert known == Assumed(1, captions_vary=True, class_rows=False, latents_cached=False)
+    assert StreamedRows.captions_are_fixed is not known.captions_vary
+    assert StreamedRows.random_access is known.latents_cached
+    program = train_program(stream, CONFIGS, make_mesh(1, jax.devices()[:1]), known)
+    assert {"batch['pixels']", "batch['ids']"} <= program.arguments.keys()
+    assert any(path.startswith("frozen['vae']") for path in program.arguments)
 
 
 def compiled(program):

@@ -52,6 +52,14 @@ def test_this_machines_devices_and_runs_without_a_cache_are_always_asked(request
     assert len(asked) == 4
 
 
+def test_a_plan_that_cannot_be_kept_is_given_all_the_same(request_of, tmp_path, capsys):
+    (tmp_path / "plans").write_text("a file, where the folder should be")
+    _, measure = counting()
+    assert remembering(measure, request_of()) == PLAN
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "not kept for another time" in line and str(tmp_path / "plans") in line and "File exists" in line
+
+
 def test_a_request_comes_through_its_file_as_it_was_but_for_secrets(tmp_path, request_of):
     request = request_of(hub_token="secret", use_ema=True)
     (tmp_path / "request.json").write_text(request.as_json())

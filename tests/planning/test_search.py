@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
 
-from flaxdream.config import DreamBoothConfig
-from flaxdream.planning.search import advise, best, changes, largest_batch
+from flaxdream.config import DreamBoothConfig, TextToImageConfig
+from flaxdream.planning.measuring import CompileError
+from flaxdream.planning.search import LARGEST, advise, attempt, best, changes, largest_batch
 
 
 def machine(room, cost):
@@ -16,7 +18,7 @@ def machine(room, cost):
 
     def measure(config):
         asked.append(config)
-        return SimpleNamespace(fits=cost(config) <= room)
+        return SimpleNamespace(fits=cost(config) <= room, limit=room, chip="a chip")
 
     return measure, asked
 
@@ -31,14 +33,53 @@ def test_the_largest_batch_is_found_and_nothing_is_tried_twice(room):
     assert len(sizes) == len(set(sizes)) == len(attempts)
 
 
+def test_the_search_ends_at_the_largest_batch_that_it_tries():
+    measure, asked = machine(10 * LARGEST, lambda config: config.train_batch_size)
+    attempts = largest_batch(DreamBoothConfig(), measure)
+    assert best(attempts).changes["train_batch_size"] == asked[-1].train_batch_size == LARGEST
+
+
+def test_no_largest_batch_is_named_for_a_device_whose_memory_is_not_known():
+    measure, asked = machine(math.nan, lambda config: config.train_batch_size)
+    with pytest.raises(ValueError, match="the memory of a chip is not known"):
+        largest_batch(DreamBoothConfig(), measure)
+    assert len(asked) == 1
+
+
 def test_advice_tries_each_change_alone_and_stops_there_when_one_is_enough():
     config = DreamBoothConfig(center_crop=True, mixed_precision="bf16")
     measure, _ = machine(1, lambda config: config.train_batch_size)
     attempts = list(advise(config, 8, measure))
     assert [one.changes for one in attempts] == changes(config, 8)
-    assert [one.changes for one in attempts if one.plan.fits] == [
-        {"train_batch_size": 1, "gradient_accumulation_steps": 4}
-    ]
+    assert [one.changes for one in attempts if one.fits] == [{"train_batch_size": 1, "gradient_accumulation_steps": 4}]
+
+
+def failing(at):
+    """Measures, but the compiler fails where `at` says."""
+
+    def measure(config):
+        if at(config):
+            raise CompileError("the compiler failed:\nno space left")
+        return SimpleNamespace(fits=config.use_8bit_adam or config.train_batch_size < 3, limit=1.0)
+
+    return measure
+
+
+def cannot_be(config):
+    raise ValueError(f"--fsdp {config.fsdp} does not divide the devices")
+
+
+def test_a_compiler_that_fails_at_one_attempt_does_not_end_the_search():
+    config = DreamBoothConfig(center_crop=True, train_batch_size=4)
+    attempts = list(advise(config, 1, failing(lambda config: config.remat == "full")))
+    assert [one.changes for one in attempts] == changes(config, 1)
+    (failed,) = (one for one in attempts if one.plan is None)
+    assert failed.changes["gradient_checkpointing_policy"] == "full" and "no space left" in failed.error
+    assert attempt({"fsdp": 3}, config, cannot_be).error == "--fsdp 3 does not divide the devices"
+    assert any(one.fits and one.changes == {"use_8bit_adam": True} for one in attempts)
+    assert best(largest_batch(config, failing(lambda config: config.train_batch_size == 4))).changes == {
+        "train_batch_size": 2
+    }
 
 
 def test_advice_puts_changes_on_top_of_each_other_when_none_is_enough():
@@ -47,7 +88,7 @@ def test_advice_puts_changes_on_top_of_each_other_when_none_is_enough():
 
     measure, _ = machine(1, cost)
     attempts = list(advise(DreamBoothConfig(center_crop=True, mixed_precision="bf16"), 1, measure))
-    assert [one.plan.fits for one in attempts] == [False] * (len(attempts) - 1) + [True]
+    assert [one.fits for one in attempts] == [False] * (len(attempts) - 1) + [True]
     last = attempts[-1].changes
     assert last["train_batch_size"] == 1 and last["use_8bit_adam"] and last["gradient_checkpointing_policy"] == "full"
 
@@ -68,3 +109,23 @@ def test_bfloat16_parameters_come_after_8_bit_adam_and_slicing_where_pictures_ar
     assert {"vae_slicing": True} in found
     assert {"vae_slicing": True} not in changes(DreamBoothConfig(center_crop=True), 8)
     assert {"vae_slicing": True} not in changes(DreamBoothConfig(random_flip=True, train_batch_size=1), 8)
+
+
+@pytest.mark.parametrize(
+    ("batch", "smaller"), [(1, []), (3, [1]), (4, [2, 1]), (5, [1]), (6, [3, 2, 1]), (12, [6, 4, 3, 2, 1])]
+)
+def test_smaller_batches_go_down_to_one_and_leave_the_pictures_of_a_step_as_they_are(batch, smaller):
+    config = DreamBoothConfig(train_batch_size=batch, gradient_accumulation_steps=2)
+    found = [change for change in changes(config, 1) if "train_batch_size" in change]
+    assert [change["train_batch_size"] for change in found] == smaller
+    assert all(change["train_batch_size"] * change["gradient_accumulation_steps"] == 2 * batch for change in found)
+
+
+def test_a_center_crop_is_advised_where_latents_would_then_stay_and_so_never_for_a_stream():
+    crop = {"center_crop": True}
+    assert crop in changes(DreamBoothConfig(), 1) and crop in changes(TextToImageConfig(), 1)
+    for config in (
+        TextToImageConfig(streaming=True), DreamBoothConfig(cache_latents="no"), DreamBoothConfig(random_flip=True),
+        DreamBoothConfig(cache_latents="yes"),
+    ):  # fmt: skip
+        assert crop not in changes(config, 1)

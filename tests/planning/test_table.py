@@ -11,7 +11,7 @@ from flaxdream.planning.plan import Compiled, Facts, Plan, make_plan
 from flaxdream.planning.refusals import refusal
 from flaxdream.planning.remembered import from_dict
 from flaxdream.planning.roofline import Estimate
-from flaxdream.planning.search import Attempt
+from flaxdream.planning.search import LARGEST, Attempt
 from flaxdream.planning.table import attempt_line, largest_text, limits_text, plan_text, size
 from flaxdream.planning.topologies import find
 
@@ -28,7 +28,7 @@ def test_the_table_names_memory_by_kind_work_transfers_and_time():
     text = " ".join(plan_text(PLAN).split())
     for line in (
         "train on v5e-8: 8 x TPU v5e, 16 pictures a step",
-        "12.00 GiB of 15.75 GiB a device",
+        "12.00 GiB of 15.75 GiB a device without its code: 0.3 to 0.7 GiB for SD 1.5's training step",
         "optimizer 6.00 GiB",
         "operations 5 TFLOP 1 T of them in kernels",
         "all-reduce 2.98 GiB in 686",
@@ -47,6 +47,12 @@ def test_what_comes_from_the_host_is_said_to_be_left_out_of_the_time():
     assert "host" not in plan_text(PLAN) + attempt_line(Attempt({"fsdp": 8}, PLAN))
 
 
+def test_whether_it_fits_is_said_without_remark_where_the_codes_size_is_known():
+    assert PLAN.memory is not None
+    whole = dataclasses.replace(PLAN, memory=dataclasses.replace(PLAN.memory, code=GIB // 2))
+    assert "without its code" not in plan_text(whole)
+
+
 def test_a_chip_that_is_in_no_table_gets_no_time():
     assert "the speed of this device is in no table" in plan_text(dataclasses.replace(PLAN, estimate=NO_TIME))
 
@@ -54,7 +60,7 @@ def test_a_chip_that_is_in_no_table_gets_no_time():
 def test_a_refusal_is_told_with_its_bytes():
     message = "Ran out of memory in memory space hbm. Used 17.62G of 15.75G hbm."
     compiled = Compiled(None, None, refusal(message), 3.0, False)
-    plan = make_plan(Facts("train", {}, (), 8, 1, 1.0), compiled, find("v5e-8"), "bf16")
+    plan = make_plan(Facts("train", {}, (), 8, 1.0), compiled, find("v5e-8"), "bf16")
     assert not plan.fits
     assert "NO  17.62 GiB of 15.75 GiB a device" in plan_text(plan) and message in plan_text(plan)
 
@@ -63,6 +69,11 @@ def test_attempts_are_lines_with_their_flags():
     attempt = Attempt({"fsdp": 8, "gradient_checkpointing": False, "use_8bit_adam": True}, PLAN)
     assert attempt_line(attempt).startswith("fits     --fsdp 8 --no_gradient_checkpointing --use_8bit_adam, 12.00 GiB")
     assert "--train_batch_size 4" in largest_text([Attempt({"train_batch_size": 4}, PLAN)])
+    assert largest_text([Attempt({"train_batch_size": LARGEST}, PLAN)]).startswith("At least --train_batch_size 4096")
+    failed = Attempt({"train_batch_size": 1}, None, "the compiler failed:\nno space left")
+    assert attempt_line(failed) == "failed   --train_batch_size 1: no space left"
+    assert largest_text([failed]) == "No batch is known to fit: the compiler failed."
+    assert failed.as_dict()["plan"] is None and "no space left" in failed.as_dict()["error"]
     refused = dataclasses.replace(PLAN, fits=False)
     assert largest_text([Attempt({"train_batch_size": 1}, refused)]).startswith("No batch fits")
 

@@ -44,3 +44,29 @@ def test_attached_cards_are_known_by_their_kind_and_others_have_no_peak():
     card = attached("gpu", "NVIDIA H100 80GB HBM3", 1, 70e9)
     assert (card.chip.peak, card.chip.memory) == (989e12, 70e9)
     assert math.isnan(attached("cpu", "cpu", 8, None).chip.peak)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "bandwidth"),
+    [
+        ("NVIDIA A100-SXM4-40GB", "A100", 1555e9),
+        ("NVIDIA A100-SXM4-80GB", "A100 80 GB", 2039e9),
+        ("NVIDIA A100-SXM-80GB", "A100 80 GB", 2039e9),
+        ("NVIDIA A100 80GB PCIe", "A100 80 GB PCIe", 1935e9),
+        ("NVIDIA H100 PCIe", "H100 PCIe", 2000e9),
+        ("NVIDIA L40", "L40", 864e9),
+        ("NVIDIA L40S", "L40S", 864e9),
+        ("NVIDIA L4", "L4", 300e9),
+        ("Tesla T4", "T4", 320e9),
+        ("Tesla V100-SXM2-16GB", "V100", 900e9),
+    ],
+)
+def test_a_card_has_the_figures_of_its_own_model(kind, name, bandwidth):
+    chip = attached("gpu", kind, 1, None).chip
+    assert (chip.name, chip.bandwidth) == (name, bandwidth)
+
+
+@pytest.mark.parametrize("kind", ["NVIDIA RTX A1000 Laptop GPU", "NVIDIA T400 4GB", "NVIDIA GH200 480GB"])
+def test_a_card_whose_name_only_begins_or_ends_as_a_known_one_is_not_known(kind):
+    chip = attached("gpu", kind, 1, None).chip
+    assert chip.name == kind and math.isnan(chip.peak)
