@@ -19,4 +19,4 @@ $venv/bin/ruff format --check .
 $venv/bin/mypy
 if [ "${1:-}" = --fast ]; then shift; set -- -m "not slow" "$@"; fi
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}  # as the command does: see flaxdream/cli/host_memory.py
-exec $venv/bin/python -m pytest -n 2 --dist loadfile "$@"
+exec $venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -21,6 +21,7 @@ jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_default_matmul_precision", "highest")
 
 COMPILE_SECONDS = 0.3  # of a program that is kept
+LONGEST = ("test_killed_runs.py", "test_memory_tiers.py", "test_mixed_precision.py", "test_text_to_image.py")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -45,3 +46,15 @@ def compiled_programs(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled-programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", COMPILE_SECONDS)
     compilation_cache.reset_cache()  # what was compiled before, at import, found none
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_file():
+    """A worker holds the programs of one file of tests at a time: those of all take 6 GB."""
+    yield
+    jax.clear_caches()
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left alone with one in the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)

@@ -48,8 +48,11 @@ class Adam8bitState(NamedTuple):
 
 
 def scale_by_adam_8bit(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
-    """The direction of `scale_by_adam`, from and to quantised moments. It never holds more than those in memory
-    but for the tensors at work.
+    """The direction of `scale_by_adam`, from and to quantised moments.
+
+    Between steps nothing else is held. In a step the compiler keeps many tensors' float32 moments and directions at
+    once: of the 4.8 GiB that SD 1.5's state is smaller, its step on one v5e chip is 1.9 GiB smaller, and 1.9 times as
+    long by the compiled program.
     """
 
     def init(params: Params) -> Adam8bitState:

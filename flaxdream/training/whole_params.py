@@ -1,9 +1,12 @@
 """A step whose parameters lie in parts on the devices: whole while it computes, in parts while they change.
 
 Each parameter is gathered once a step, in the smaller of the types that it is kept and computed in, and each gradient
-is summed over the devices straight into the part that its device keeps (ZeRO stage 2, Rajbhandari et al. 2020,
-section 5.2, with the parameters' own parts of stage 3). Left to itself the compiler gathers most of them twice, for the
-forward and the backward pass, and in float32 where that suits it.
+is summed over the devices, a kernel's in the type that is computed in, into the part that its device keeps (ZeRO stage
+2, Rajbhandari et al. 2020, section 5.2, with the parameters' own parts of stage 3). Left to itself the compiler gathers
+most of them twice, for the forward and the backward pass, and in float32 where that suits it.
+
+How they are summed is the compiler's choice: on v4, v5e and v6e by reduce-scatter; on v2 and v3, and over several groups
+of devices that hold all parts each, whole and cut afterwards, which sends twice as much.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ class WholeParams:
         return jax.tree.map_with_path(gather, params, self.places)
 
     def scatter(self, gradients: Params) -> Params:
-        """Gradients for whole parameters as those of the parameters in parts: summed in float32, in their places."""
+        """Gradients for whole parameters as those of the parameters in parts: float32, in their places."""
 
         def scatter(gradient: jax.Array, place: NamedSharding) -> jax.Array:
             gradient = gradient.astype(jnp.float32)
