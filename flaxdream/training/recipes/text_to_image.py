@@ -87,7 +87,7 @@ def _task(config: TextToImageConfig) -> Denoising:
         f"{'a stream of' if isinstance(data, Stream) else len(source)} pictures, {source.batch_rows} rows a step on "
         f"{jax.device_count()} x {jax.devices()[0].device_kind}, {steps} steps",
     ])  # fmt: skip
-    at_once = config.train_batch_size * jax.local_device_count()  # however many accumulate: as a forward pass has them
+    at_once = config.train_batch_size * jax.local_device_count()  # as a forward pass; accumulation adds none
     held_out_rows = HeldOutRows(held_out, at_once) if held_out is not None else None
     model = finetuned_model.load(config, folder, mesh)
     if isinstance(source, CaptionedRows):
