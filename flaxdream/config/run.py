@@ -51,7 +51,7 @@ class RunConfig:
     skip_broken_images: bool = False
     """Go on without pictures that cannot be read; else they are named and the run does not start."""
     dataloader_num_workers: int = 0
-    """Threads that decode pictures; 0 decodes when the batch is asked for."""
+    """Processes that decode pictures; 0 decodes in a thread of the training itself."""
 
     # length and batch
     seed: int = 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,9 +42,9 @@ class LoaderSettings:
     skip_broken: bool = False
     """A picture that cannot be read gives a row of weight 0, not an error."""
     num_workers: int = 0
-    """Processes that decode and resize; 0 decodes here, when the batch is asked for."""
+    """Processes that decode and resize; 0 decodes here: a batch when it is asked for, `pictures` in a thread."""
     prefetch: int = 2
-    """Batches made ahead by the workers."""
+    """Batches made ahead by the workers or that thread."""
     cache_bytes: int = 2**30
     """Memory for resized, uncropped pictures; those that find no room are decoded each time."""
 
@@ -97,25 +98,34 @@ class Loader:
             yield from map(self.batch, steps)
             return
         waiting: deque[tuple[Batch, list[Future]]] = deque()
-        with Decoders(count if AVAILABLE else 0) as decoders:  # and a thread for each: it asks, waits and cuts
-            pool = ThreadPoolExecutor(count, thread_name_prefix="flaxdream-loader")
-            read = decoders.read_to_cover if AVAILABLE else read_to_cover
-            try:
-                for step in steps:
-                    rows = self.source.rows(step, self.local_rows)
-                    batch = self._empty(rows)
-                    futures = [pool.submit(self._fill, read, batch, place, row) for place, row in enumerate(rows)]
-                    waiting.append((batch, futures))
-                    if len(waiting) > self.settings.prefetch:
-                        yield _done(*waiting.popleft())
-                while waiting:
+        with _workers(count) as (pool, read):
+            for step in steps:
+                rows = self.source.rows(step, self.local_rows)
+                batch = self._empty(rows)
+                futures = [pool.submit(self._fill, read, batch, place, row) for place, row in enumerate(rows)]
+                waiting.append((batch, futures))
+                if len(waiting) > self.settings.prefetch:
                     yield _done(*waiting.popleft())
-            finally:
-                pool.shutdown(cancel_futures=True)
+            while waiting:
+                yield _done(*waiting.popleft())
 
     def picture(self, index: int, flip: bool = False) -> Crop:
         """The picture as every step sees it if nothing `augments`; the crop is the middle one."""
-        resized, size = self._resized(read_to_cover, index)
+        return self._picture(read_to_cover, index, flip)
+
+    def pictures(self, batches: Iterable[Sequence[int]]) -> Generator[list[Crop], None, None]:
+        """The pictures of each batch of indices as `picture` gives them, made ahead of their use; to be closed."""
+        waiting: deque[list[Future[Crop]]] = deque()
+        with _workers(self.settings.num_workers) as (pool, read):
+            for indices in batches:
+                waiting.append([pool.submit(self._picture, read, index) for index in indices])
+                if len(waiting) > self.settings.prefetch:
+                    yield [future.result() for future in waiting.popleft()]
+            while waiting:
+                yield [future.result() for future in waiting.popleft()]
+
+    def _picture(self, read: Read, index: int, flip: bool = False) -> Crop:
+        resized, size = self._resized(read, index)
         return crop(resized, self.resolution(index), size, center_crop=True, flip=flip)
 
     def resolution(self, index: int) -> tuple[int, int]:
@@ -172,6 +182,17 @@ class Loader:
             if self.settings.skip_broken:
                 return False
             raise
+
+
+@contextlib.contextmanager
+def _workers(count: int) -> Iterator[tuple[ThreadPoolExecutor, Read]]:
+    """So many processes that read, and a thread for each, which asks, waits and cuts; of none one thread that reads."""
+    with Decoders(count if AVAILABLE else 0) as decoders:
+        pool = ThreadPoolExecutor(max(1, count), thread_name_prefix="flaxdream-loader")
+        try:
+            yield pool, decoders.read_to_cover if count and AVAILABLE else read_to_cover
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _done(batch: Batch, futures: list[Future]) -> Batch:

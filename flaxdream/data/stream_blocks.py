@@ -6,6 +6,7 @@ shuffled by an address of its own. Where a block starts is what is stored: from 
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,7 +41,7 @@ class BlockStream(Generic[Example]):
     """Example after example, epoch after epoch; the files of an epoch come in an order of its own.
 
     A block never reaches over the end of an epoch: an epoch shows each example once. While one block is used the next
-    is read, so that two are in memory.
+    is read, so that two are in memory. One thread may ask for examples and another for places that came before.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class BlockStream(Generic[Example]):
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="flaxdream-stream")
         self._rows: Iterator[Any] | None = None  # the reader's alone while it reads
         self._coming: Future[_Block[Example]] | None = None
+        self._lock = threading.Lock()
         self.go_to(BlockStart(0, 0, 0, None))
 
     def go_to(self, start: BlockStart) -> None:
@@ -69,21 +71,23 @@ class BlockStream(Generic[Example]):
         self.place = start.first
 
     def __next__(self) -> Example:
-        if self._block is None or self.place == self._block.next.first:
-            self._block = self._next_block().result()
-            self._from, self._coming = self._block.next, None
-            self._next_block()
-            self._starts.append(self._block.start)
-        self.place += 1
-        return self._block.examples.pop()
+        with self._lock:
+            if self._block is None or self.place == self._block.next.first:
+                self._block = self._next_block().result()
+                self._from, self._coming = self._block.next, None
+                self._next_block()
+                self._starts.append(self._block.start)
+            self.place += 1
+            return self._block.examples.pop()
 
     def start_of(self, place: int) -> BlockStart:
         """Where the block with this example starts; nothing before it can be asked for afterwards."""
-        if self._block is None or place == self._block.next.first:
-            return self._next_block().result().start
-        while len(self._starts) > 1 and self._starts[1].first <= place:
-            self._starts.popleft()
-        return self._starts[0]
+        with self._lock:
+            if self._block is None or place == self._block.next.first:
+                return self._next_block().result().start
+            while len(self._starts) > 1 and self._starts[1].first <= place:
+                self._starts.popleft()
+            return self._starts[0]
 
     def _next_block(self) -> Future[_Block[Example]]:
         """The block after the one in use, being read."""

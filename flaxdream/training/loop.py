@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,9 @@ from typing import Any
 
 import jax
 
+from flaxdream.training.prefetch import prefetched
 from flaxdream.training.step import Batch, State
+from flaxdream.training.step_clock import StepClock
 
 
 class DivergedError(RuntimeError):
@@ -40,7 +43,8 @@ class Outcome:
     step: int
     stopped: bool
     seconds: float
-    data_seconds: float  # waiting for the next batch: the device may have been idle
+    step_seconds: float  # in steps that were not compiled; no pictures, evaluation and saves
+    data_seconds: float  # of these the device waited for a batch
 
 
 def run(
@@ -56,9 +60,9 @@ def run(
     """Takes the steps from `start` up to `stop`, or until `hooks.stopped` or `hooks.evaluate` says so.
 
     A step's metrics are read while the next one runs, so nothing waits; before a picture or a checkpoint they are
-    read at once, so that a state that is not finite is never saved.
+    read at once, so that a state that is not finite is never saved. The batches are made ahead, and closed at the end.
     """
-    began, data_seconds = time.perf_counter(), 0.0
+    began = time.perf_counter()
     pending: tuple[int, dict[str, Any]] | None = None
 
     def flush() -> None:
@@ -68,25 +72,26 @@ def run(
             hooks.watch(step, _finite(step, jax.device_get(metrics), hooks.last_good))
 
     step, stopped, ended = start, False, False
-    while step < stop and not stopped and not ended:
-        asked = time.perf_counter()
-        batch = next(batches)
-        data_seconds += time.perf_counter() - asked
-        state, metrics = train_step(state, frozen, batch)
-        flush()
-        step += 1
-        pending = (step, metrics)
-        stopped = hooks.stopped()
-        if hooks.evaluate_due(step) and not stopped:
+    with contextlib.closing(prefetched(batches)) as ready, contextlib.closing(StepClock()) as clock:
+        while step < stop and not stopped and not ended:
+            batch = clock.batch(ready)
+            state, metrics = train_step(state, frozen, batch)
+            clock.began(metrics)
             flush()
-            ended = hooks.evaluate(step, state)
-        if hooks.preview_due(step) and not stopped:
-            flush()
-            hooks.preview(step, state)
-        if hooks.save_due(step) or stopped or ended or step == stop:
-            flush()
-            hooks.save(step, state)
-    return Outcome(state, step, stopped, time.perf_counter() - began, data_seconds)
+            step += 1
+            pending = (step, metrics)
+            stopped = hooks.stopped()
+            saves = hooks.save_due(step) or stopped or step == stop
+            if saves or hooks.evaluate_due(step) or hooks.preview_due(step):
+                flush()
+            clock.taken()
+            if hooks.evaluate_due(step) and not stopped:
+                ended = hooks.evaluate(step, state)
+            if hooks.preview_due(step) and not stopped:
+                hooks.preview(step, state)
+            if saves or ended:
+                hooks.save(step, state)
+    return Outcome(state, step, stopped, time.perf_counter() - began, clock.seconds, clock.data_seconds)
 
 
 def _finite(step: int, metrics: Mapping[str, Any], last_good: Callable[[], str]) -> dict[str, float]:

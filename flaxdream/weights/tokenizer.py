@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 VOCABULARY = Path(__file__).parent.parent / "assets/clip_vocabulary/bpe_simple_vocab_16e6.txt.gz"
 VOCABULARY_SIZE = 49_408
 START, END = "<|startoftext|>", "<|endoftext|>"
+ONE_AT_A_TIME = threading.Lock()  # a tokenizer is set to a length and then used: two threads would mix these up
 
 
 def read_tokenizer(folder: str | Path) -> Any:
@@ -57,7 +59,8 @@ def tokenize(tokenizer: Any, prompts: Sequence[str], *, warn: bool = True) -> In
     length = tokenizer.model_max_length
     for prompt, cut in truncated(tokenizer, prompts) if warn else ():
         logger.warning("The prompt %r is longer than %d tokens; this part of it has no effect: %r", prompt, length, cut)
-    rows = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)
+    with ONE_AT_A_TIME:
+        rows = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)
     return np.asarray(rows["input_ids"], np.int32)
 
 
@@ -67,7 +70,8 @@ def truncated(tokenizer: Any, prompts: Sequence[str]) -> list[tuple[str, str]]:
     for prompt in prompts:
         if len(prompt.encode("utf-8")) < length - 2:  # no token is shorter than a byte
             continue
-        ids = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
+        with ONE_AT_A_TIME:
+            ids = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
         if len(ids) > length:
             found.append((prompt, tokenizer.decode(ids[length - 1 : -1])))
     return found

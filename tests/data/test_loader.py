@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -112,6 +113,43 @@ def test_the_picture_of_an_index_is_what_every_step_sees(rows):
     batch = loader.batch(0)
     for index, pixels in zip(batch["index"], batch["pixels"], strict=True):
         np.testing.assert_array_equal(loader.picture(index).pixels, pixels)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_pictures_made_ahead_are_those_made_one_by_one(rows, num_workers):
+    loader = Loader(rows, LoaderSettings((8, 8), num_workers=num_workers, cache_bytes=0))
+    asked = [[0, 3], [7], [1, 2, 4], [3]]
+    made = list(loader.pictures(asked))
+    assert [len(crops) for crops in made] == [2, 1, 3, 1]
+    for index, cut in zip(itertools.chain(*asked), itertools.chain(*made), strict=True):
+        expected = loader.picture(index)
+        np.testing.assert_array_equal(cut.pixels, expected.pixels)
+        assert (cut.top_left, cut.original_size) == (expected.top_left, expected.original_size)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_few_batches_of_pictures_are_made_ahead_in_threads_that_end_with_them(rows, num_workers):
+    def asked():
+        for index in range(8):
+            taken.append(index)
+            yield [index]
+
+    def threads():
+        return [thread for thread in threading.enumerate() if thread.name.startswith("flaxdream-loader")]
+
+    taken = []
+    loader = Loader(rows, LoaderSettings((8, 8), num_workers=num_workers, cache_bytes=0))
+    pictures = loader.pictures(asked())
+    next(pictures)
+    assert taken == [0, 1, 2] and threads()
+    pictures.close()
+    assert not threads()
+    rows.path(4).unlink()
+    pictures = loader.pictures(asked())
+    assert [len(next(pictures)) for _ in range(4)] == [1] * 4
+    with pytest.raises(BrokenPicture, match="the file does not exist"):
+        next(pictures)
+    assert not threads()
 
 
 def test_a_full_cache_reads_from_disk_and_a_roomy_one_does_not(rows):

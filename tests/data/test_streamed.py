@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 from flaxdream.data.hub_loading import load_split
 from flaxdream.data.images import BrokenPicture
 from flaxdream.data.loader import Loader, LoaderSettings
+from flaxdream.data.stream_blocks import BlockStream
 from flaxdream.data.streamed import StreamedRows
 from flaxdream.data.tags import TagRules
 from tests.data.test_hub_set import cache, encoded, table  # noqa: F401
@@ -90,6 +94,29 @@ def test_the_place_of_an_earlier_step_can_be_stored_while_later_rows_are_made_ah
     resumed = opened(folder, buffer_size=3)
     resumed.restore(state)
     assert [resumed.rows(step) for step in range(2, 6)] == made[2:]
+
+
+def test_places_are_told_right_while_another_thread_reads(folder, monkeypatch):
+    """With blocks of one row each row begins a block; where the place is told slowly the reader goes on meanwhile."""
+
+    def slow(stream):
+        if threading.current_thread() is threading.main_thread():
+            time.sleep(0.005)
+        return next_block(stream)
+
+    alone, steps = opened(folder, batch_size=1, buffer_size=1), 12
+    places = []
+    for step in range(steps):
+        places.append(alone.state(step))
+        alone.rows(step)
+    rows, next_block = opened(folder, batch_size=1, buffer_size=1), BlockStream._next_block
+    monkeypatch.setattr(BlockStream, "_next_block", slow)
+    with ThreadPoolExecutor(1) as reader:
+        for step in range(steps):
+            read = reader.submit(lambda step=step: (time.sleep(0.002), rows.rows(step)))
+            assert rows.state(step) == places[step]
+            read.result()
+    rows.close()
 
 
 def test_a_loader_gives_the_pictures_of_a_stream(folder):

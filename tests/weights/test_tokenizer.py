@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -83,3 +85,25 @@ def test_a_folder_without_tokenizer_files_is_refused(tmp_path):
 def test_few_characters_of_many_tokens_are_noticed(tokenizer, caplog):
     tokenize(tokenizer, ["\U00012000" * 30])  # four bytes each, a token a byte
     assert len(caplog.records) == 1
+
+
+def test_threads_use_a_tokenizer_one_after_another():
+    """It remembers the length that it was last asked for."""
+
+    class Tokenizer:
+        model_max_length, length = 77, 0
+
+        def __call__(self, prompts, *, truncation, max_length=100, **_):
+            self.length = max_length
+            time.sleep(0.01)
+            return {"input_ids": [[0] * self.length] if truncation else [0] * self.length}
+
+        def decode(self, ids):
+            return ""
+
+    shared = Tokenizer()
+    with ThreadPoolExecutor(4) as pool:
+        short = [pool.submit(tokenize, shared, ["a"]) for _ in range(8)]
+        long = [pool.submit(truncated, shared, ["a" * 100]) for _ in range(8)]
+        assert {future.result().shape for future in short} == {(1, 77)}
+        assert all(len(future.result()) == 1 for future in long)

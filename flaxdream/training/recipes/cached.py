@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -12,61 +15,75 @@ from tqdm import tqdm
 
 from flaxdream.arrays import Params
 from flaxdream.data.digests import content_digest, text_digest
-from flaxdream.data.images import to_model_range
+from flaxdream.data.images import Crop, to_model_range
 from flaxdream.data.loader import Loader
 from flaxdream.data.rows import RowSource
 from flaxdream.data.shards import Shards
 from flaxdream.sampling.placement import local_mesh, on_every_device, split_rows
 from flaxdream.training.recipes.latent_diffusion import encode_captions, encode_pictures
 
+T = TypeVar("T")
 Moments = Mapping[int, np.ndarray]  # of each picture by index: mean and log variance [2, h, w, c]
-Encode = Callable[[Sequence[int], Callable[[int], Any]], np.ndarray]  # indices, progress -> a row each
+Progress = Callable[[int], Any]  # told how many rows are there now
+Encode = Callable[[Sequence[Sequence[int]], Progress], Generator[np.ndarray, None, None]]  # a row for each index
 CAPTIONS = 64  # that are encoded at once
 
 
 def picture_encoder(vae: Any, params: Params, loader: Loader, rows_per_device: int = 1) -> Encode:
-    """Pictures of one size to moments [n, 2, h, w, c], by all devices of this host in batches of one shape."""
+    """Groups of pictures of one size to their moments [n, 2, h, w, c], by all devices of this host.
+
+    While they encode a batch, the pictures of the next ones are decoded and the moments of the last one fetched.
+    """
     mesh = local_mesh()
     params, rows = jax.device_put(params, on_every_device(mesh)), mesh.size * rows_per_device
 
-    def encode(indices: Sequence[int], progress: Callable[[int], Any]) -> np.ndarray:
-        found = []
-        for start in range(0, len(indices), rows):
-            part = indices[start : start + rows]
-            pixels = [to_model_range(loader.picture(index).pixels) for index in part]
-            filled = np.stack([*pixels, *[pixels[-1]] * (rows - len(part))])
-            moments = encode_pictures(vae, params, jax.device_put(filled, split_rows(mesh)))
-            found.append(np.stack([np.asarray(each) for each in moments], axis=1)[: len(part)])
-            progress(len(part))
-        return np.concatenate(found)
+    def encoded(crops: Sequence[Crop]) -> tuple[Sequence[jax.Array], int]:
+        pixels = [crop.pixels for crop in crops]
+        filled = to_model_range(np.stack([*pixels, *[pixels[-1]] * (rows - len(pixels))]))
+        moments = encode_pictures(vae, params, jax.device_put(filled, split_rows(mesh)))
+        for each in moments:
+            each.copy_to_host_async()
+        return moments, len(pixels)
+
+    def encode(groups: Sequence[Sequence[int]], progress: Progress) -> Generator[np.ndarray, None, None]:
+        cut = [[group[start : start + rows] for start in range(0, len(group), rows)] for group in groups]
+        with contextlib.closing(loader.pictures(chain.from_iterable(cut))) as pictures:
+            made = _one_late(map(encoded, pictures))
+            for parts in cut:
+                found = []
+                for moments, count in (next(made) for _ in parts):
+                    found.append(np.stack([np.asarray(each) for each in moments], axis=1)[:count])
+                    progress(count)
+                yield np.concatenate(found)
 
     return encode
 
 
 def caption_encoder(text_encoder: Any, params: Params, ids_bs: np.ndarray) -> Encode:
-    """Captions by index to text states [n, s, d], in batches of one shape."""
+    """Groups of captions by index to their text states [n, s, d], in batches of one shape."""
 
-    def encode(indices: Sequence[int], progress: Callable[[int], Any]) -> np.ndarray:
-        found = []
-        for start in range(0, len(indices), CAPTIONS):
-            part = list(indices[start : start + CAPTIONS])
-            filled = part + part[-1:] * (min(CAPTIONS, len(ids_bs)) - len(part))
-            found.append(np.asarray(encode_captions(text_encoder, params, ids_bs[filled]))[: len(part)])
-            progress(len(part))
-        return np.concatenate(found)
+    def encode(groups: Sequence[Sequence[int]], progress: Progress) -> Generator[np.ndarray, None, None]:
+        for indices in groups:
+            found = []
+            for start in range(0, len(indices), CAPTIONS):
+                part = list(indices[start : start + CAPTIONS])
+                filled = part + part[-1:] * (min(CAPTIONS, len(ids_bs)) - len(part))
+                found.append(np.asarray(encode_captions(text_encoder, params, ids_bs[filled]))[: len(part)])
+                progress(len(part))
+            yield np.concatenate(found)
 
     return encode
 
 
 def in_memory(source: RowSource, encode: Encode, name: str) -> dict[int, np.ndarray]:
     """The row of every picture, with a progress bar of that name."""
-    groups: dict[Any, list[int]] = {}
+    sizes: dict[Any, list[int]] = {}
     for index in range(len(source)):
-        groups.setdefault(source.resolution(index), []).append(index)
-    with _bar(name, len(source)) as bar:
-        return {
-            index: row for group in groups.values() for index, row in zip(group, encode(group, bar.update), strict=True)
-        }
+        sizes.setdefault(source.resolution(index), []).append(index)
+    groups = list(sizes.values())
+    with _bar(name, len(source)) as bar, contextlib.closing(encode(groups, bar.update)) as made:
+        found = zip(groups, made, strict=True)
+        return {index: row for group, rows in found for index, row in zip(group, rows, strict=True)}
 
 
 def on_disk(shards: Shards, encode: Encode, name: str) -> Shards:
@@ -74,15 +91,30 @@ def on_disk(shards: Shards, encode: Encode, name: str) -> Shards:
     with _bar(name, len(shards)) as bar:
         missing = shards.missing()
         bar.update(sum(len(group) for number, group in enumerate(shards.groups) if number not in missing))
-        for number in missing[jax.process_index() :: jax.process_count()]:
-            shards.write(number, encode(shards.groups[number], bar.update))
+        _write(shards, missing[jax.process_index() :: jax.process_count()], encode, bar.update)
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices(name)
-            for number in shards.missing():
-                shards.write(number, encode(shards.groups[number], bar.update))
+            _write(shards, shards.missing(), encode, bar.update)
     return shards
+
+
+def _write(shards: Shards, numbers: Sequence[int], encode: Encode, progress: Progress) -> None:
+    """Makes the files of the groups with these numbers, each as soon as its rows are there."""
+    with contextlib.closing(encode([shards.groups[number] for number in numbers], progress)) as made:
+        for number, rows in zip(numbers, made, strict=True):
+            shards.write(number, rows)
+
+
+def _one_late(made: Iterable[T]) -> Iterator[T]:
+    """The same things, each when the one after it has been asked for."""
+    waiting = deque[T]()
+    for thing in made:
+        waiting.append(thing)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def maker(component: str | Path, *settings: Any) -> str:

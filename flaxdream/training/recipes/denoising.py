@@ -140,7 +140,7 @@ class Denoising:
             return {}
         encode = caption_encoder(encoder, local_copy(frozen.pop("text_encoder"), self.mesh), ids)
         if config.latents_cache_dir is None:
-            states = encode(range(len(captions)), lambda count: None)
+            (states,) = encode([range(len(captions))], lambda count: None)
         else:
             made_by = maker(self.model.folder / "text_encoder", config.mixed_precision, ids.shape[1])
             shards = on_disk(caption_shards(config.latents_cache_dir, captions, made_by), encode, "captions")

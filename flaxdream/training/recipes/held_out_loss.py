@@ -25,7 +25,7 @@ class HeldOutLoss:
     """Mean squared error of the model's prediction, unweighted, over all held-out pictures once.
 
     A picture's noise, timestep and latent draw follow from its place in the set alone. Each host measures all rows
-    on its own devices.
+    on its own devices, `rows.batch_size` of them at once.
     """
 
     def __init__(

@@ -87,7 +87,8 @@ def _task(config: TextToImageConfig) -> Denoising:
         f"{'a stream of' if isinstance(data, Stream) else len(source)} pictures, {source.batch_rows} rows a step on "
         f"{jax.device_count()} x {jax.devices()[0].device_kind}, {steps} steps",
     ])  # fmt: skip
-    held_out_rows = HeldOutRows(held_out, source.batch_rows) if held_out is not None else None
+    at_once = config.train_batch_size * jax.local_device_count()  # as a forward pass; accumulation adds none
+    held_out_rows = HeldOutRows(held_out, at_once) if held_out is not None else None
     model = finetuned_model.load(config, folder, mesh)
     if isinstance(source, CaptionedRows):
         pictures = source.pictures

@@ -87,7 +87,11 @@ class Watch:
             self._trackers.log(step, {"held_out_loss": loss})
 
     def summary(self, outcome: Outcome) -> dict[str, Any]:
-        """The speed is that of the median step, so compiling and pictures are left out."""
+        """The speed is that of the median step, so compiling and pictures are left out.
+
+        `host_wait_share` is the share of the steps' time, compiled ones, pictures, evaluation and saves left out, in
+        which the device had ended a step and its next batch was not there. None of a run that compiled each step.
+        """
         memory = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
         summary = {
             "steps": outcome.step,
@@ -95,7 +99,7 @@ class Watch:
             "total_seconds": round(time.perf_counter() - self._began, 2),
             "seconds_to_first_step": round(self._first_step - self._began, 2) if self._first_step else None,
             "images_per_second": round(statistics.median(self._speeds), 3) if self._speeds else None,
-            "host_wait_share": round(outcome.data_seconds / max(outcome.seconds, 1e-9), 4),
+            "host_wait_share": round(outcome.data_seconds / outcome.step_seconds, 4) if outcome.step_seconds else None,
             "peak_memory_bytes": max((peak for peak in memory if peak), default=None),
             "devices": jax.device_count(),
             "device_kind": jax.devices()[0].device_kind,
