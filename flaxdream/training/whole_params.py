@@ -5,8 +5,8 @@ is summed over the devices, a kernel's in the type that is computed in, into the
 2, Rajbhandari et al. 2020, section 5.2, with the parameters' own parts of stage 3). Left to itself the compiler gathers
 most of them twice, for the forward and the backward pass, and in float32 where that suits it.
 
-How they are summed is the compiler's choice: on v4, v5e and v6e by reduce-scatter; on v2 and v3, and over several groups
-of devices that hold all parts each, whole and cut afterwards, which sends twice as much.
+How they are summed is the compiler's choice: on v4, v5e and v6e by reduce-scatter; on v2 and v3, and over several
+groups of devices that hold all parts each, whole and cut afterwards, which sends twice as much.
 """
 
 from __future__ import annotations
