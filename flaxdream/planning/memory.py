@@ -15,6 +15,7 @@ KINDS = (
     ("state[", "counters"),
     ("frozen[", "frozen"),
     ("batch[", "batch"),
+    ("waiting[", "batch"),
     ("params[", "parameters"),
 )
 INPUTS = "inputs"
@@ -51,6 +52,10 @@ def memory(buffers: Buffers, arguments: Mapping[str, int], kept: Sequence[str]) 
     for number, size in buffers.arguments.items():
         kind = kind_of(kept[number])
         kinds[kind] = kinds.get(kind, 0) + size
-    unused = sum(arguments[path] for path in arguments.keys() - set(kept))
+    unread = arguments.keys() - set(kept)
+    waiting = {path for path in unread if path.startswith("waiting[")}  # batches of coming steps
+    if waiting:
+        kinds["batch"] = kinds.get("batch", 0) + sum(arguments[path] for path in waiting)
+    unused = sum(arguments[path] for path in unread - waiting)
     host = sum(buffers.host_arguments.values()) + buffers.host_temporaries
     return Memory(kinds, unused, buffers.results, buffers.temporaries, buffers.code, host)

@@ -22,6 +22,7 @@ from flaxdream.planning.request import Request
 from flaxdream.planning.told_step import mesh_in_use
 from flaxdream.sampling import generate
 from flaxdream.training.mesh import make_mesh, param_shardings, replicated
+from flaxdream.training.prefetch import AHEAD
 from flaxdream.training.recipes.denoising import Denoising
 from flaxdream.training.recipes.finetuned_model import (
     FinetunedModel,
@@ -74,7 +75,7 @@ def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, a
     state_of = _run_state(config, model, mesh, class_rows=assumed.class_rows)
     state = state_of.abstract()
     frozen, batch = step_inputs(config, model, mesh, assumed)
-    arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch})
+    arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch, "waiting": [batch] * AHEAD})
     images = batch["row"].shape[0]
 
     def lower() -> Any:

@@ -13,7 +13,7 @@ from flaxdream.planning.search import LARGEST, Attempt, best
 WIDTH, NAME, NUMBER = 118, 30, 16
 _WORDS = {
     "parameters": "parameters", "optimizer": "optimizer", "EMA": "moving average", "frozen": "what does not train",
-    "batch": "batch", "inputs": "inputs", "counters": "counters",
+    "batch": "batch, and two that wait", "inputs": "inputs", "counters": "counters",
 }  # fmt: skip
 _WITHOUT_CODE = "without its code: 0.3 to 0.7 GiB for SD 1.5's training step"  # with --full; 593 MiB on v5e
 LIMITS = "Whether it fits and the memory are the compiler's own. "

@@ -15,6 +15,7 @@ from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.memory import Memory, kind_of
 from flaxdream.planning.table import memory_lines, size
 from flaxdream.training.compiler_options import compiler_options
+from flaxdream.training.prefetch import AHEAD
 
 
 class ToldStep:
@@ -46,7 +47,8 @@ class ToldStep:
         if shapes not in self._compiled:
             compiled = self._from_ahead(state, frozen, batch) or self._compile(state, frozen, batch)
             if not self._compiled:
-                self._say(_table(compiled, {"state": state, "frozen": frozen, "batch": batch}))
+                lie = {"state": state, "frozen": frozen, "batch": batch, "waiting": [batch] * AHEAD}
+                self._say(_table(compiled, lie))
             self._compiled[shapes] = compiled
         return self._compiled[shapes](state, frozen, batch)
 

@@ -78,7 +78,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     # The median, because a mean counts compiling and drawing too.
     speed = float(np.median(speeds)) if speeds else _number(run.summary, "images_per_second")
     yield "Images per second", "" if speed is None else number(speed)
-    for name, key in (("Peak memory", "peak_memory_bytes"), ("Waiting for the host", "host_wait_share")):
+    for name, key in (("Peak memory", "peak_memory_bytes"), ("Device waiting for data", "host_wait_share")):
         value = run.summary.get(key)
         yield name, "" if value is None else shown(key, value)
     devices, kind = run.summary.get("devices"), run.summary.get("device_kind")

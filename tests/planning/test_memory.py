@@ -77,6 +77,13 @@ def test_arguments_that_the_program_drops_lie_on_the_device_all_the_same():
     assert (found.unused, found.total) == (5000, WEIGHT + ROW + 5000 + 10 + 100 + 7)
 
 
+def test_batches_that_wait_are_counted_with_the_one_in_use():
+    buffers = Buffers({0: WEIGHT, 1: ROW}, {}, 10, 100, 7)
+    arguments = {"state['params']['w']": WEIGHT, "batch['x']": ROW, "waiting[0]['x']": ROW, "waiting[1]['x']": ROW}
+    found = memory(buffers, arguments, ("state['params']['w']", "batch['x']"))
+    assert found.kinds == {"parameters": WEIGHT, "batch": 3 * ROW} and found.unused == 0
+
+
 def test_thousands_of_arguments_are_one_tuple_whose_places_are_their_numbers():
     found = from_dump(IN_A_TUPLE, USAGE)
     assert found.arguments == {2065: 2097152, 1: 294912}

@@ -24,6 +24,7 @@ from flaxdream.planning.programs import (
 )
 from flaxdream.planning.topologies import Topology, attached
 from flaxdream.training.mesh import SMALLEST_SHARDED, make_mesh
+from flaxdream.training.prefetch import AHEAD
 
 CONFIGS = ARCHITECTURES["tiny"]
 ASSUMED = Assumed(captions=1, captions_vary=False, class_rows=False, latents_cached=False)
@@ -94,7 +95,7 @@ def test_cached_latents_take_the_vae_from_the_device():
 
 def test_a_batch_is_spread_over_the_devices_and_class_rows_double_it():
     one, eight = kinds(SMALL, devices=1)["batch"], kinds(SMALL, devices=8)["batch"]
-    assert one == eight == 32 * 32 * 3 * 4 + 4 + 4 + 4 + 1
+    assert one == eight == (1 + AHEAD) * (32 * 32 * 3 * 4 + 4 + 4 + 4 + 1)
     assert kinds(SMALL, assumed=dataclasses.replace(ASSUMED, class_rows=True))["batch"] == 2 * one
 
 
@@ -105,7 +106,8 @@ def test_text_is_kept_as_states_as_ids_or_comes_with_the_rows():
     trained = dataclasses.replace(SMALL, train_text_encoder=True)
     assert kinds(trained, assumed=dataclasses.replace(CACHED, captions=5))["frozen"] == 5 * 77 * 4
     varying = kinds(SMALL, assumed=dataclasses.replace(CACHED, captions_vary=True))
-    assert varying["frozen"] > states and varying["batch"] == kinds(SMALL, assumed=CACHED)["batch"] + 77 * 4
+    ids = (1 + AHEAD) * 77 * 4
+    assert varying["frozen"] > states and varying["batch"] == kinds(SMALL, assumed=CACHED)["batch"] + ids
 
 
 def test_the_settings_say_what_is_assumed_of_the_pictures():
