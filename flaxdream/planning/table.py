@@ -15,8 +15,10 @@ _WORDS = {
     "parameters": "parameters", "optimizer": "optimizer", "EMA": "moving average", "frozen": "what does not train",
     "batch": "batch, and two that wait", "inputs": "inputs", "counters": "counters",
 }  # fmt: skip
-_WITHOUT_CODE = "without its code: 0.3 to 0.7 GiB for SD 1.5's training step"  # with --full; 593 MiB on v5e
-LIMITS = "Whether it fits and the memory are the compiler's own. "
+LIMITS = (
+    "The memory is the compiler's own; the size of the code is guessed by the program's products where --full is not "
+    "asked for. "
+)
 
 
 def plan_text(plan: Plan) -> str:
@@ -36,7 +38,7 @@ def attempt_line(attempt: Attempt) -> str:
     plan = attempt.plan
     if plan is None:
         return f"failed   {words}: {(attempt.error or '').splitlines()[-1]}"
-    needed = "" if plan.needed is None else f", {size(plan.needed)}{_of(plan.limit)}"
+    needed = "" if plan.needed is None else f", {_needed(plan)}"
     return f"{'fits    ' if plan.fits else 'too big '} {words}{needed}{_speed(plan)}"
 
 
@@ -62,12 +64,9 @@ def size(count: float) -> str:
 
 
 def _memory_lines(plan: Plan) -> list[str]:
-    needed = "an amount that the compiler does not name" if plan.needed is None else size(plan.needed)
-    lines = [_line("fits", "yes" if plan.fits else "NO", f"{needed}{_of(plan.limit)} a device")]
+    lines = [_line("fits", "yes" if plan.fits else "NO", f"{_needed(plan)} a device")]
     if plan.memory is None:
         return [*lines, *textwrap.wrap(f"the compiler: {plan.refusal}", WIDTH, initial_indent="  ")]
-    if plan.memory.code is None:
-        lines.append(_line("", "", _WITHOUT_CODE if plan.program == "train" else "without its code"))
     what = "gradients, activations" if plan.program == "train" else "activations"
     return lines + memory_lines(plan.memory, what)
 
@@ -79,8 +78,7 @@ def memory_lines(lies: Memory, temporaries: str) -> list[str]:
         lines.append(_line("not used by this program", size(lies.unused), "but on the device"))
     lines.append(_line("temporaries", size(lies.temporaries), temporaries))
     lines.append(_line("results", size(lies.results), "that take no argument's place"))
-    code = "not known without --full" if lies.code is None else size(lies.code)
-    lines.append(_line("program code", code))
+    lines.append(_line("program code", "not known without --full" if lies.code is None else size(lies.code)))
     if lies.host:
         lines.append(_line("in the host's memory", size(lies.host), "for each device"))
     return lines
@@ -117,6 +115,12 @@ def _work_lines(plan: Plan) -> list[str]:
 
 def _line(name: str, value: str, remark: str = "") -> str:
     return f"  {name:<{NAME}}{value:>{NUMBER}}  {remark}".rstrip()
+
+
+def _needed(plan: Plan) -> str:
+    needed = "an amount that the compiler does not name" if plan.needed is None else size(plan.needed)
+    code = f" and about {size(plan.code_guess)} of code" if plan.code_guess else ""
+    return f"{needed}{code}{_of(plan.limit)}"
 
 
 def _of(limit: float) -> str:

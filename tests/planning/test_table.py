@@ -6,14 +6,18 @@ import dataclasses
 import json
 import math
 
+import pytest
+
+from flaxdream.planning.buffers import Buffers
 from flaxdream.planning.memory import Memory
-from flaxdream.planning.plan import Compiled, Facts, Plan, make_plan
+from flaxdream.planning.plan import CODE_OF_A_PRODUCT, Compiled, Facts, Plan, make_plan
 from flaxdream.planning.refusals import refusal
 from flaxdream.planning.remembered import from_dict
 from flaxdream.planning.roofline import Estimate
 from flaxdream.planning.search import LARGEST, Attempt
 from flaxdream.planning.table import attempt_line, largest_text, limits_text, plan_text, size
 from flaxdream.planning.topologies import find
+from tests.planning.programs_text import LOOP
 
 GIB = 2**30
 PLAN = Plan(
@@ -28,7 +32,7 @@ def test_the_table_names_memory_by_kind_work_transfers_and_time():
     text = " ".join(plan_text(PLAN).split())
     for line in (
         "train on v5e-8: 8 x TPU v5e, 16 pictures a step",
-        "12.00 GiB of 15.75 GiB a device without its code: 0.3 to 0.7 GiB for SD 1.5's training step",
+        "yes 12.00 GiB of 15.75 GiB a device",
         "optimizer 6.00 GiB",
         "operations 5 TFLOP 1 T of them in kernels",
         "all-reduce 2.98 GiB in 686",
@@ -47,14 +51,21 @@ def test_what_comes_from_the_host_is_said_to_be_left_out_of_the_time():
     assert "host" not in plan_text(PLAN) + attempt_line(Attempt({"fsdp": 8}, PLAN))
 
 
-def test_whether_it_fits_is_said_without_remark_where_the_codes_size_is_known():
-    assert PLAN.memory is not None
-    whole = dataclasses.replace(PLAN, memory=dataclasses.replace(PLAN.memory, code=GIB // 2))
-    assert "without its code" not in plan_text(whole)
+def test_the_guessed_size_of_code_is_said_beside_what_is_needed():
+    guessed = dataclasses.replace(PLAN, code_guess=GIB / 2)
+    assert "12.00 GiB and about 512.00 MiB of code of 15.75 GiB" in plan_text(guessed)
+    assert "12.00 GiB and about 512.00 MiB of code of 15.75 GiB" in attempt_line(Attempt({"fsdp": 8}, guessed))
 
 
 def test_a_chip_that_is_in_no_table_gets_no_time():
     assert "the speed of this device is in no table" in plan_text(dataclasses.replace(PLAN, estimate=NO_TIME))
+
+
+@pytest.mark.parametrize(("has_code", "fits"), [(False, False), (True, True)])
+def test_there_must_be_room_for_code_that_was_not_generated(has_code, fits):
+    buffers = Buffers({}, {}, 0, int(15.75 * GIB), 0 if has_code else None)
+    plan = make_plan(Facts("train", {}, (), 8, 1.0), Compiled(LOOP, buffers, None, 1.0, has_code), find("v5e-8"), "no")
+    assert (plan.fits, plan.code_guess) == (fits, 0 if has_code else CODE_OF_A_PRODUCT)
 
 
 def test_a_refusal_is_told_with_its_bytes():
