@@ -67,7 +67,7 @@ class Plan:
     compile_seconds: float
     has_code: bool
     code_guess: float = 0.0
-    """Bytes of code that was not generated, by the program's products; not in `needed`, but `fits` leaves room for it."""
+    """Bytes of code that was not generated, by the program's products; `fits` leaves room for it."""
 
     @property
     def images_per_second(self) -> float:
