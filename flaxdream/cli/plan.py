@@ -15,13 +15,15 @@ from flaxdream.cli.flags import parse, parse_training
 from flaxdream.config.dreambooth import DreamBoothConfig, dreambooth_problems
 from flaxdream.config.plan import PlanConfig, plan_problems, stand_ins
 from flaxdream.config.text_to_image import TextToImageConfig, text_to_image_problems
+from flaxdream.config.vae import VaeConfig, vae_problems
 
 RECIPES: dict[str, tuple[type, Any]] = {
     "dreambooth": (DreamBoothConfig, dreambooth_problems),
     "text_to_image": (TextToImageConfig, text_to_image_problems),
+    "vae": (VaeConfig, vae_problems),
 }
 USAGE = (
-    "usage: flaxdream plan {dreambooth,text_to_image} [the flags of that command, --config too] --topology v5e-8\n"
+    "usage: flaxdream plan {dreambooth,text_to_image,vae} [the flags of that command, --config too] --topology v5e-8\n"
     "No pictures and no weights are needed; --pretrained_model_name_or_path may be an architecture: sd15, sd21."
 )
 
@@ -32,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     cls, problems = RECIPES[recipe]
 
     def check(config: Any) -> list[str]:
-        return plan_problems(plan_config) + problems(_filled(recipe, config))
+        return plan_problems(plan_config, recipe) + problems(_filled(recipe, config))
 
     parsed = parse_training(cls, rest, f"plan {recipe}", check)
     for line in (*parsed.sources, *parsed.notes):

@@ -36,9 +36,11 @@ class PlanConfig:
         return tuple(word.strip() for word in self.what.split(",") if word.strip())
 
 
-def plan_problems(config: PlanConfig) -> list[str]:
+def plan_problems(config: PlanConfig, recipe: str = "dreambooth") -> list[str]:
     """Everything wrong with these settings; the topology's name is checked by whoever knows them."""
     problems = below(config, ("caption_count",), 1)
+    if recipe == "vae" and set(config.programs) - {"train"}:
+        problems.append(f"--what {config.what}: of a VAE's training only train is planned.")
     if not config.topology:
         problems.append("--topology is missing: the machine, such as v5e-8; gpu or cpu for this one.")
     for word in config.programs:
@@ -61,6 +63,7 @@ def stand_ins(recipe: str, values: dict[str, Any]) -> dict[str, Any]:
     names = {
         "dreambooth": {"instance_data_dir": "pictures", "instance_prompt": "a photo of sks"},
         "text_to_image": {"train_data_dir": "pictures"},
+        "vae": {"train_data_dir": "pictures"},
     }[recipe]
     if values.get("concepts_list") or values.get("dataset_name"):
         return {}

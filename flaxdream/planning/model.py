@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flaxdream.config.training import TrainConfig
+from flaxdream.config.run import RunConfig
 from flaxdream.models.architectures import ARCHITECTURES
 from flaxdream.weights.component_configs import component_config, component_configs
 from flaxdream.weights.hub import BUILTIN
@@ -26,16 +26,16 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def read_configs(config: TrainConfig) -> Configs:
+def read_configs(config: RunConfig) -> Configs:
     """The configs of the model's networks and scheduler, with the VAE that the settings name; no weights are needed."""
     found = _own_configs(config)
-    if config.pretrained_vae_name_or_path is None:
+    source = getattr(config, "pretrained_vae_name_or_path", None)  # a VAE's own training has none
+    if source is None:
         return found
-    source = config.pretrained_vae_name_or_path
     return found | {"vae": component_config(source, "vae", token=config.hub_token, cache_dir=config.cache_dir)}
 
 
-def _own_configs(config: TrainConfig) -> Configs:
+def _own_configs(config: RunConfig) -> Configs:
     """The configs of the model's networks and scheduler: a folder's, an architecture's or those of a Hub id.
 
     No weights are needed and none are downloaded. Raises ValueError when something is missing.

@@ -12,19 +12,24 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from flaxdream.arrays import Shapes
+from flaxdream.arrays import Params, Shapes
 from flaxdream.config.dreambooth import DreamBoothConfig
 from flaxdream.config.run_checks import optimizer_name
 from flaxdream.config.training import TrainConfig
+from flaxdream.config.vae import VaeConfig
 from flaxdream.diffusion.samplers import make_sampler
+from flaxdream.models import build
+from flaxdream.models.network import Network
 from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.request import Request
 from flaxdream.planning.told_step import mesh_in_use
 from flaxdream.sampling import generate
 from flaxdream.training.mesh import make_mesh, param_shardings, replicated
 from flaxdream.training.prefetch import AHEAD
+from flaxdream.training.recipes import autoencoding
 from flaxdream.training.recipes.denoising import Denoising
 from flaxdream.training.recipes.finetuned_model import (
+    DTYPES,
     FinetunedModel,
     make_networks,
     scheduler_of,
@@ -32,7 +37,9 @@ from flaxdream.training.recipes.finetuned_model import (
 )
 from flaxdream.training.recipes.latent_diffusion import encode_pictures
 from flaxdream.training.recipes.run import RunState
-from flaxdream.training.recipes.step_inputs import TOKENS, Assumed, abstract, abstract_rows, step_inputs
+from flaxdream.training.recipes.step_inputs import TOKENS, Assumed, abstract, abstract_rows, row_numbers, step_inputs
+from flaxdream.training.recipes.vae import as_trained
+from flaxdream.training.step import LossOfRows
 
 
 @dataclass(frozen=True)
@@ -73,16 +80,47 @@ def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, a
     """The step that `recipes.run` would compile for this run, by the same functions."""
     model = abstract_model(config, configs, mesh)
     state_of = _run_state(config, model, mesh, class_rows=assumed.class_rows)
+    return _step_program(state_of, *step_inputs(config, model, mesh, assumed))
+
+
+@dataclass(frozen=True)
+class _VaeTask:
+    """As much of `Autoencoding` as a step is made of; `trained` are shapes."""
+
+    config: VaeConfig
+    vae: Network
+    trained: Params
+    mesh: Mesh
+    steps: int
+
+    def loss_of_rows(self) -> LossOfRows:
+        return autoencoding.make_loss_of_rows(self.config, self.vae)
+
+    def groups(self) -> None:
+        return None
+
+
+def vae_program(config: VaeConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:
+    """The step of `flaxdream vae`, by the functions of its run."""
+    vae = build(configs["vae"], dtype=DTYPES[config.mixed_precision], remat=config.remat)
+    shapes = as_trained(vae.shapes, config)
+    params = jax.tree.map(abstract, shapes, param_shardings(shapes, mesh))
+    trained, still = autoencoding.trained_and_still(config, params)
+    task: Any = _VaeTask(config, vae, trained, mesh, config.max_train_steps or 1000)
+    rows, side = config.rows_per_step(mesh.size), config.resolution
+    pixels = abstract_rows(mesh, (rows, side, side, 3), jnp.float32)
+    return _step_program(RunState(task), {"still": still}, row_numbers(mesh, rows) | {"pixels": pixels})
+
+
+def _step_program(state_of: RunState, frozen: Params, batch: dict[str, Any]) -> Program:
     state = state_of.abstract()
-    frozen, batch = step_inputs(config, model, mesh, assumed)
     arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch, "waiting": [batch] * AHEAD})
-    images = batch["row"].shape[0]
 
     def lower() -> Any:
         with mesh_in_use(state):
             return state_of.compiled_step().lower(state, frozen, batch)
 
-    return Program("train", lower, arguments, images)
+    return Program("train", lower, arguments, batch["row"].shape[0])
 
 
 def _run_state(config: TrainConfig, model: FinetunedModel, mesh: Mesh, *, class_rows: bool = False) -> RunState:
@@ -95,6 +133,9 @@ def make_program(request: Request, devices: Sequence[jax.Device]) -> Program:
     """The program of a request on these devices."""
     config = request.config
     mesh = make_mesh(config.fsdp, devices)
+    if isinstance(config, VaeConfig):
+        return vae_program(config, request.configs, mesh)
+    assert isinstance(config, TrainConfig)
     if request.program == "encode":
         return encode_program(config, request.configs, mesh)
     if request.program == "sample":

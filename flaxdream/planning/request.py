@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaxdream.config import DreamBoothConfig, TextToImageConfig
+from flaxdream.config import DreamBoothConfig, TextToImageConfig, VaeConfig
 from flaxdream.config.checks import SECRETS
-from flaxdream.config.training import TrainConfig
+from flaxdream.config.run import RunConfig
 
-RECIPES: dict[str, type[TrainConfig]] = {"dreambooth": DreamBoothConfig, "text_to_image": TextToImageConfig}
+RECIPES: dict[str, type[RunConfig]] = {
+    "dreambooth": DreamBoothConfig,
+    "text_to_image": TextToImageConfig,
+    "vae": VaeConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Request:
     """A program (`train`, `sample`, `encode`) of a training on a machine; `configs` are the model's."""
 
     recipe: str
-    config: TrainConfig
+    config: RunConfig
     configs: dict[str, Any]
     topology: str
     program: str

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from flaxdream.config.run import RunConfig
 from flaxdream.config.run_checks import optimizer_name
 from flaxdream.config.training import TrainConfig
 from flaxdream.planning.measuring import CompileError
@@ -15,7 +16,7 @@ from flaxdream.planning.plan import Plan
 
 LARGEST = 4096  # pictures per device; no card holds more
 
-Measure = Callable[[TrainConfig], Plan]
+Measure = Callable[[RunConfig], Plan]
 Changes = dict[str, Any]
 
 
@@ -40,7 +41,7 @@ class Attempt:
         }
 
 
-def attempt(changes: Changes, config: TrainConfig, measure: Measure) -> Attempt:
+def attempt(changes: Changes, config: RunConfig, measure: Measure) -> Attempt:
     """What comes of these changes to the settings; what fails, or cannot be, does not end a search."""
     try:
         return Attempt(changes, measure(dataclasses.replace(config, **changes)))
@@ -48,7 +49,7 @@ def attempt(changes: Changes, config: TrainConfig, measure: Measure) -> Attempt:
         return Attempt(changes, None, str(error))
 
 
-def largest_batch(config: TrainConfig, measure: Measure) -> list[Attempt]:
+def largest_batch(config: RunConfig, measure: Measure) -> list[Attempt]:
     """Every batch size tried, by doubling from 1 to LARGEST and then halving the gap; the largest that fits is in it.
 
     ValueError on a device whose memory is not known.
@@ -81,7 +82,7 @@ def best(attempts: list[Attempt]) -> Attempt | None:
     return max(fitting, key=lambda one: one.changes.get("train_batch_size", 0), default=None)
 
 
-def advise(config: TrainConfig, devices: int, measure: Measure) -> Iterator[Attempt]:
+def advise(config: RunConfig, devices: int, measure: Measure) -> Iterator[Attempt]:
     """Each change alone, cheapest first; if none is enough, one on top of the other until it fits."""
     candidates = changes(config, devices)
     fitting = False
@@ -100,15 +101,12 @@ def advise(config: TrainConfig, devices: int, measure: Measure) -> Iterator[Atte
             return
 
 
-def changes(config: TrainConfig, devices: int) -> list[Changes]:
+def changes(config: RunConfig, devices: int) -> list[Changes]:
     """What can be changed in this run to save memory, in the order in which it is tried."""
     found: list[Changes] = []
     if config.mixed_precision == "no":
         found.append({"mixed_precision": "bf16"})
-    if not config.latents_stay and dataclasses.replace(config, center_crop=True).latents_stay:
-        found.append({"center_crop": True})  # latents are then cached, and the VAE leaves the device
-    if not config.latents_stay and not config.vae_slicing and config.train_batch_size > 1:
-        found.append({"vae_slicing": True})
+    found += _of_latents(config) if isinstance(config, TrainConfig) else []
     stronger = {"none": ("blocks", "full"), "dots": ("blocks", "full"), "blocks": ("full",)}.get(config.remat, ())
     found += [{"gradient_checkpointing": False, "gradient_checkpointing_policy": policy} for policy in stronger]
     batch, parts = config.train_batch_size, config.gradient_accumulation_steps
@@ -129,4 +127,14 @@ def changes(config: TrainConfig, devices: int) -> list[Changes]:
         found.append({"offload_optimizer": True})
     if config.use_ema and not config.offload_ema:
         found.append({"offload_ema": True})
+    return found
+
+
+def _of_latents(config: TrainConfig) -> list[Changes]:
+    """What makes latents ahead of the steps, or picture by picture in them."""
+    found: list[Changes] = []
+    if not config.latents_stay and dataclasses.replace(config, center_crop=True).latents_stay:
+        found.append({"center_crop": True})  # latents are then cached, and the VAE leaves the device
+    if not config.latents_stay and not config.vae_slicing and config.train_batch_size > 1:
+        found.append({"vae_slicing": True})
     return found

@@ -44,7 +44,8 @@ def test_the_plans_flags_are_told_from_the_trainings():
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["vae", "--topology", "v5e-8"], "'vae' cannot be planned"),
+        (["dataset", "--topology", "v5e-8"], "'dataset' cannot be planned"),
+        (["vae", *TINY, "--topology", "v5e-8", "--what", "train,sample"], "of a VAE's training only train is planned"),
         (TINY, "--topology is missing"),
         ([*TINY, "--topology", "v5e-9"], "'v5e-9' is not known"),
         ([*TINY, "--topology", "v5e-8", "--fsdp", "3"], "--fsdp 3 does not divide the 8 devices"),
@@ -71,6 +72,13 @@ def test_the_help_shows_both_kinds_of_flags(capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert "--largest_batch" in out and "the flags of that command" in out
+
+
+@pytest.mark.slow
+def test_a_vaes_training_is_planned_too(capsys):
+    assert main(["plan", "vae", *TINY, "--topology", "cpu", "--no-train_encoder", "--crop_size", "16"]) == 0
+    out = capsys.readouterr().out
+    assert "train on cpu" in out and "what does not train" in out and "optimizer" in out
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import math
 import jax
 import pytest
 
-from flaxdream.config import DreamBoothConfig, TextToImageConfig
+from flaxdream.config import DreamBoothConfig, TextToImageConfig, VaeConfig
 from flaxdream.data.streamed import StreamedRows
 from flaxdream.models.architectures import ARCHITECTURES
 from flaxdream.planning import compiling
@@ -21,6 +21,7 @@ from flaxdream.planning.programs import (
     encode_program,
     sample_program,
     train_program,
+    vae_program,
 )
 from flaxdream.planning.topologies import Topology, attached
 from flaxdream.training.mesh import SMALLEST_SHARDED, make_mesh
@@ -127,6 +128,19 @@ def test_a_stream_is_planned_with_live_pictures_and_captions_that_come_with_the_
     program = train_program(stream, CONFIGS, make_mesh(1, jax.devices()[:1]), known)
     assert {"batch['pixels']", "batch['ids']"} <= program.arguments.keys()
     assert any(path.startswith("frozen['vae']") for path in program.arguments)
+
+
+def test_a_vaes_encoder_that_does_not_train_is_frozen_and_pictures_come_as_they_are():
+    config = VaeConfig(resolution=32, train_batch_size=1, train_encoder=False)
+    program = vae_program(config, CONFIGS, make_mesh(1))
+    found = {kind: 0 for kind in ("parameters", "optimizer", "frozen", "batch")}
+    for path, size in program.arguments.items():
+        found[kind_of(path)] = found.get(kind_of(path), 0) + size
+    vae = abstract_model(SMALL, CONFIGS, make_mesh(1)).frozen["vae"]
+    sizes = {name: sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(part)) for name, part in vae.items()}
+    still = sizes["encoder"] + sizes["quant_conv"]
+    assert (found["frozen"], found["parameters"]) == (still, sum(sizes.values()) - still)
+    assert found["batch"] == kinds(SMALL)["batch"] and program.images == 8
 
 
 def compiled(program):

@@ -50,9 +50,7 @@ class Autoencoding:
         self.config, self.vae, self.model_folder = config, vae, model_folder
         self.source, self.mesh, self.steps = source, mesh, steps
         self._held_out = held_out
-        still = () if config.train_encoder else ENCODER
-        self._still = {name: tree for name, tree in params.items() if name in still}
-        self.trained: Params = {"vae": {name: tree for name, tree in params.items() if name not in still}}
+        self.trained, self._still = trained_and_still(config, params)
         shown = held_out if held_out is not None else source
         self._shown = self._loader(shown)
         self.requests = [Request(f"{shown.path(i).name} and what the VAE makes of it", seed=0) for i in self._examples]
@@ -79,22 +77,7 @@ class Autoencoding:
         return {"still": self._still}, (to_devices(batch, self.mesh) for batch in live)
 
     def loss_of_rows(self) -> LossOfRows:
-        config, vae = self.config, self.vae
-
-        def loss_of_rows(trained: Params, frozen: Params, rows: Batch, key_b: Array) -> Float[Array, " b"]:
-            params = {**frozen["still"], **trained["vae"]}
-            pixels = rows["pixels"]
-            if config.crop_size is not None:
-                pixels = crops(pixels, draws(key_b, CROP), config.crop_size)
-            mean, logvar = vae(params, pixels, method="moments")
-            z = mean + jnp.exp(0.5 * logvar) * row_noise(draws(key_b, LATENT), mean.shape[1:])
-            out = vae(params, z, method="decode").astype(jnp.float32)
-            loss_b = reconstruction(
-                out, pixels, mse=config.mse_weight, l1=config.l1_weight, gradient=config.gradient_weight
-            )
-            return loss_b + config.kl_weight * kl_divergence(mean, logvar)
-
-        return loss_of_rows
+        return make_loss_of_rows(self.config, self.vae)
 
     def groups(self) -> Groups | None:
         return None
@@ -177,6 +160,32 @@ class Autoencoding:
 
     def _loader(self, source: RowSource) -> Loader:
         return Loader(source, loader_settings(self.config), local_rows=local_rows(self.mesh, source.batch_rows))
+
+
+def trained_and_still(config: VaeConfig, params: Params) -> tuple[Params, Params]:
+    """A VAE's parameters: what trains, as a run names it, and the parts that do not."""
+    still = () if config.train_encoder else ENCODER
+    trained = {name: tree for name, tree in params.items() if name not in still}
+    return {"vae": trained}, {name: tree for name, tree in params.items() if name in still}
+
+
+def make_loss_of_rows(config: VaeConfig, vae: Network) -> LossOfRows:
+    """Reconstruction and KL divergence of each row, a crop of it where the settings say so."""
+
+    def loss_of_rows(trained: Params, frozen: Params, rows: Batch, key_b: Array) -> Float[Array, " b"]:
+        params = {**frozen["still"], **trained["vae"]}
+        pixels = rows["pixels"]
+        if config.crop_size is not None:
+            pixels = crops(pixels, draws(key_b, CROP), config.crop_size)
+        mean, logvar = vae(params, pixels, method="moments")
+        z = mean + jnp.exp(0.5 * logvar) * row_noise(draws(key_b, LATENT), mean.shape[1:])
+        out = vae(params, z, method="decode").astype(jnp.float32)
+        loss_b = reconstruction(
+            out, pixels, mse=config.mse_weight, l1=config.l1_weight, gradient=config.gradient_weight
+        )
+        return loss_b + config.kl_weight * kl_divergence(mean, logvar)
+
+    return loss_of_rows
 
 
 def crops(pixels_bHWc: Array, key_b: Array, size: int) -> Float[Array, "b H W c"]:

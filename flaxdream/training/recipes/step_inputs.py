@@ -43,12 +43,7 @@ def step_inputs(
     frozen: dict[str, Any] = jax.tree.map(lambda leaf: abstract(leaf, leaf.sharding), dict(model.frozen))
     height, width = resolution or (config.resolution, config.resolution)
     rows = config.rows_per_step(mesh.size) * (2 if assumed.class_rows else 1)
-    batch = {
-        "weight": abstract_rows(mesh, (rows,), jnp.float32),
-        "row": abstract_rows(mesh, (rows,), jnp.int32),
-        "caption_index": abstract_rows(mesh, (rows,), jnp.int32),
-        "is_class": abstract_rows(mesh, (rows,), jnp.bool_),
-    }
+    batch = row_numbers(mesh, rows)
     ids = jax.ShapeDtypeStruct((assumed.captions, TOKENS), jnp.int32, sharding=whole)
     room = assumed.captions * TOKENS * networks.text_encoder.config.hidden_size * 4 <= CONTEXT_ON_DEVICE
     if assumed.captions_vary:
@@ -68,6 +63,12 @@ def step_inputs(
     del frozen["vae"]
     mean, logvar = (abstract(leaf, rows_sharding(mesh)) for leaf in _result(networks.vae, pixels, method="moments"))
     return frozen, batch | {"mean": mean, "logvar": logvar}
+
+
+def row_numbers(mesh: Mesh, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What comes with every row, whatever it shows."""
+    types = {"weight": jnp.float32, "row": jnp.int32, "caption_index": jnp.int32, "is_class": jnp.bool_}
+    return {name: abstract_rows(mesh, (rows,), dtype) for name, dtype in types.items()}
 
 
 def abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
