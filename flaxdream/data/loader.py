@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flaxdream.data.decoding import AVAILABLE, Decoders
+from flaxdream.data.held_back import held_back
 from flaxdream.data.images import BrokenPicture, Crop, crop, read_to_cover, resized_size, to_model_range
 from flaxdream.data.rows import Row, RowSource
 
@@ -97,17 +97,9 @@ class Loader:
         if not count:
             yield from map(self.batch, steps)
             return
-        waiting: deque[tuple[Batch, list[Future]]] = deque()
         with _workers(count) as (pool, read):
-            for step in steps:
-                rows = self.source.rows(step, self.local_rows)
-                batch = self._empty(rows)
-                futures = [pool.submit(self._fill, read, batch, place, row) for place, row in enumerate(rows)]
-                waiting.append((batch, futures))
-                if len(waiting) > self.settings.prefetch:
-                    yield _done(*waiting.popleft())
-            while waiting:
-                yield _done(*waiting.popleft())
+            begun = (self._begun(pool, read, step) for step in steps)
+            yield from (_done(*one) for one in held_back(begun, self.settings.prefetch))
 
     def picture(self, index: int, flip: bool = False) -> Crop:
         """The picture as every step sees it if nothing `augments`; the crop is the middle one."""
@@ -115,14 +107,16 @@ class Loader:
 
     def pictures(self, batches: Iterable[Sequence[int]]) -> Generator[list[Crop], None, None]:
         """The pictures of each batch of indices as `picture` gives them, made ahead of their use; to be closed."""
-        waiting: deque[list[Future[Crop]]] = deque()
         with _workers(self.settings.num_workers) as (pool, read):
-            for indices in batches:
-                waiting.append([pool.submit(self._picture, read, index) for index in indices])
-                if len(waiting) > self.settings.prefetch:
-                    yield [future.result() for future in waiting.popleft()]
-            while waiting:
-                yield [future.result() for future in waiting.popleft()]
+            begun = ([pool.submit(self._picture, read, index) for index in indices] for indices in batches)
+            for futures in held_back(begun, self.settings.prefetch):
+                yield [future.result() for future in futures]
+
+    def _begun(self, pool: ThreadPoolExecutor, read: Read, step: int) -> tuple[Batch, list[Future]]:
+        """The batch of a step, and what fills it."""
+        rows = self.source.rows(step, self.local_rows)
+        batch = self._empty(rows)
+        return batch, [pool.submit(self._fill, read, batch, place, row) for place, row in enumerate(rows)]
 
     def _picture(self, read: Read, index: int, flip: bool = False) -> Crop:
         resized, size = self._resized(read, index)

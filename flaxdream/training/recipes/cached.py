@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from flaxdream.arrays import Params
 from flaxdream.data.digests import content_digest, text_digest
+from flaxdream.data.held_back import held_back
 from flaxdream.data.images import Crop, to_model_range
 from flaxdream.data.loader import Loader
 from flaxdream.data.rows import RowSource
@@ -22,7 +22,6 @@ from flaxdream.data.shards import Shards
 from flaxdream.sampling.placement import local_mesh, on_every_device, split_rows
 from flaxdream.training.recipes.latent_diffusion import encode_captions, encode_pictures
 
-T = TypeVar("T")
 Moments = Mapping[int, np.ndarray]  # of each picture by index: mean and log variance [2, h, w, c]
 Progress = Callable[[int], Any]  # told how many rows are there now
 Encode = Callable[[Sequence[Sequence[int]], Progress], Generator[np.ndarray, None, None]]  # a row for each index
@@ -48,7 +47,7 @@ def picture_encoder(vae: Any, params: Params, loader: Loader, rows_per_device: i
     def encode(groups: Sequence[Sequence[int]], progress: Progress) -> Generator[np.ndarray, None, None]:
         cut = [[group[start : start + rows] for start in range(0, len(group), rows)] for group in groups]
         with contextlib.closing(loader.pictures(chain.from_iterable(cut))) as pictures:
-            made = _one_late(map(encoded, pictures))
+            made = held_back(map(encoded, pictures), 1)
             for parts in cut:
                 found = []
                 for moments, count in (next(made) for _ in parts):
@@ -105,16 +104,6 @@ def _write(shards: Shards, numbers: Sequence[int], encode: Encode, progress: Pro
     with contextlib.closing(encode([shards.groups[number] for number in numbers], progress)) as made:
         for number, rows in zip(numbers, made, strict=True):
             shards.write(number, rows)
-
-
-def _one_late(made: Iterable[T]) -> Iterator[T]:
-    """The same things, each when the one after it has been asked for."""
-    waiting = deque[T]()
-    for thing in made:
-        waiting.append(thing)
-        if len(waiting) > 1:
-            yield waiting.popleft()
-    yield from waiting
 
 
 def maker(component: str | Path, *settings: Any) -> str:
