@@ -12,18 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from flaxdream.cli.flags import parse, parse_training
-from flaxdream.config.dreambooth import DreamBoothConfig, dreambooth_problems
-from flaxdream.config.plan import PlanConfig, plan_problems, stand_ins
-from flaxdream.config.text_to_image import TextToImageConfig, text_to_image_problems
-from flaxdream.config.vae import VaeConfig, vae_problems
+from flaxdream.config.plan import RECIPES, PlanConfig, plan_problems, stand_ins
 
-RECIPES: dict[str, tuple[type, Any]] = {
-    "dreambooth": (DreamBoothConfig, dreambooth_problems),
-    "text_to_image": (TextToImageConfig, text_to_image_problems),
-    "vae": (VaeConfig, vae_problems),
-}
 USAGE = (
-    "usage: flaxdream plan {dreambooth,text_to_image,vae} [the flags of that command, --config too] --topology v5e-8\n"
+    f"usage: flaxdream plan {{{','.join(RECIPES)}}} [the flags of that command, --config too] --topology v5e-8\n"
     "No pictures and no weights are needed; --pretrained_model_name_or_path may be an architecture: sd15, sd21."
 )
 

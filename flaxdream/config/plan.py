@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from flaxdream.config.checks import below, suggestion
+from flaxdream.config.dreambooth import DreamBoothConfig, dreambooth_problems
+from flaxdream.config.run import RunConfig
+from flaxdream.config.text_to_image import TextToImageConfig, text_to_image_problems
+from flaxdream.config.vae import VaeConfig, vae_problems
 
 WHAT = ("train", "sample", "encode")
+# Trainings that can be planned: their settings, and what is wrong with them.
+RECIPES: dict[str, tuple[type[RunConfig], Callable[[Any], list[str]]]] = {
+    "dreambooth": (DreamBoothConfig, dreambooth_problems),
+    "text_to_image": (TextToImageConfig, text_to_image_problems),
+    "vae": (VaeConfig, vae_problems),
+}
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaxdream.config import DreamBoothConfig, TextToImageConfig, VaeConfig
 from flaxdream.config.checks import SECRETS
+from flaxdream.config.plan import RECIPES
 from flaxdream.config.run import RunConfig
-
-RECIPES: dict[str, type[RunConfig]] = {
-    "dreambooth": DreamBoothConfig,
-    "text_to_image": TextToImageConfig,
-    "vae": VaeConfig,
-}
 
 
 @dataclass(frozen=True)
@@ -41,4 +35,5 @@ def read_request(path: Path) -> Request:
     values = json.loads(path.read_text(encoding="utf-8"))
     config: dict[str, Any] = values.pop("config")
     given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in config.items()}
-    return Request(config=RECIPES[values["recipe"]](**given), **values)
+    settings, _ = RECIPES[values["recipe"]]
+    return Request(config=settings(**given), **values)

@@ -16,6 +16,8 @@ from flaxdream.planning.memory import Memory, kind_of
 from flaxdream.planning.table import memory_lines, size
 from flaxdream.training.compiler_options import compiler_options
 from flaxdream.training.prefetch import AHEAD
+from flaxdream.training.recipes.step_inputs import as_they_lie
+from flaxdream.training.step import batch_shapes
 
 
 class ToldStep:
@@ -36,14 +38,12 @@ class ToldStep:
         A first call with such arguments waits for it and gets its errors; one with others compiles for itself.
         """
         worker = ThreadPoolExecutor(1, thread_name_prefix=compile_threads.PREFIX)
-        arguments = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), (state, frozen, batch)
-        )
+        arguments = as_they_lie((state, frozen, batch))
         self._ahead = arguments, worker.submit(self._compile, *arguments)
         worker.shutdown(wait=False)
 
     def __call__(self, state: Any, frozen: Any, batch: Any) -> Any:
-        shapes = tuple(sorted((name, rows.shape, str(rows.dtype)) for name, rows in batch.items()))
+        shapes = batch_shapes(batch)
         if shapes not in self._compiled:
             compiled = self._from_ahead(state, frozen, batch) or self._compile(state, frozen, batch)
             if not self._compiled:

@@ -40,6 +40,11 @@ def init_state(
     return state
 
 
+def batch_shapes(batch: Batch) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    """What a step is compiled for anew: the shapes and types of a batch, by name."""
+    return tuple(sorted((name, rows.shape, str(rows.dtype)) for name, rows in batch.items()))
+
+
 def make_train_step(
     loss_of_rows: LossOfRows,
     optimizer: optax.GradientTransformation,

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from flaxdream.training.step import Batch
+from flaxdream.training.step import Batch, batch_shapes
 
 
 class StepClock:
@@ -34,7 +34,7 @@ class StepClock:
         self._waited = 0.0
         if self._ended is not None and self._ended.done():  # else the device is still busy
             self._waited = now - max(self._since, self._ended.result())
-        shapes = tuple(sorted((name, rows.shape) for name, rows in batch.items()))
+        shapes = batch_shapes(batch)
         self._counts = shapes in self._shapes
         self._shapes.add(shapes)
         return batch

@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.benchmarks.train_step import write_model
+
 SIDES = ("flaxdream", "torch", "torch compiled")
 PROGRAMS = ("train", "sample")
 PROMPT = "a photo of sks dog"
@@ -225,13 +227,12 @@ def main() -> None:
         program, side, model, size, rows, platform, calls = options.child
         print(json.dumps(measure(program, side, Path(model), int(size), int(rows), platform, int(calls))))
         return
-    write = "from flaxdream.weights.random_model import write_random_model as w; import sys; w(*sys.argv[1:])"
     about = "from tests.benchmarks import gpu; import sys; print(gpu.flops_of_picture(sys.argv[1], int(sys.argv[2])))"
     peak = "from tests.benchmarks import gpu; print(gpu.peak_flops())"
     cpu, here = os.environ | {"JAX_PLATFORMS": "cpu"}, dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
-        subprocess.run([sys.executable, "-c", write, str(model), options.model], check=True, env=cpu)
+        write_model(model, options.model)
         flops = float(_output([about, options.model, str(options.size)], cpu))
         of = float(_output([peak], here if options.platform == "cuda" else cpu))
         print(f"{flops / 1e12:.2f} TFLOP a picture in a training step; the device's peak {of / 1e12:.0f} TFLOP/s")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -111,6 +112,13 @@ def measure(name: str, model: Path, case: str, steps: int) -> dict[str, float]:
     return {"first": first, "step": min(seconds), "call": min(calls), "peak": peak}
 
 
+def write_model(folder: Path, architecture: str) -> None:
+    """A model with random weights, made on the CPU in a process of its own."""
+    write = "from flaxdream.weights.random_model import write_random_model as w; import sys; w(*sys.argv[1:])"
+    command = [sys.executable, "-c", write, str(folder), architecture]
+    subprocess.run(command, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", default=["builtin"])
@@ -126,8 +134,7 @@ def main() -> None:
     for case in options.cases:
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder) / "model"
-            write = "from flaxdream.weights.random_model import write_random_model as w; import sys; w(*sys.argv[1:])"
-            subprocess.run([sys.executable, "-c", write, str(model), case], check=True)
+            write_model(model, case)
             best: dict[str, dict[str, float]] = {}
             for name in [*SIDES] * options.rounds:
                 command = [sys.executable, "-m", "tests.benchmarks.train_step", "--steps", str(options.steps)]

@@ -29,6 +29,7 @@ from flaxdream.training.recipes.finetuned_model import DTYPES, give_up, local_co
 from flaxdream.training.recipes.held_out import HeldOut
 from flaxdream.training.recipes.optimization import ema_options, optimizer, schedules
 from flaxdream.training.recipes.publishing import publish
+from flaxdream.training.recipes.step_inputs import abstract, as_they_lie
 from flaxdream.training.recipes.task import Task
 from flaxdream.training.recipes.watching import Watch, progress_bar
 from flaxdream.training.report import write_report
@@ -138,9 +139,7 @@ class RunState:
 
     def __init__(self, task: Task):
         self.task, self.config = task, task.config
-        self._trained = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), task.trained
-        )
+        self._trained = as_they_lie(task.trained)
         self.schedules = schedules(self.config, list(task.trained), task.steps)
         self.optimizer = optimizer(self.config, self.schedules, task.steps)
         self.ema = ema_options(self.config)
@@ -169,9 +168,7 @@ class RunState:
     def abstract(self) -> State:
         """The state's shapes, types and places, without an array."""
         shapes = jax.eval_shape(self._fresh, self._trained)
-        return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, self._shardings()
-        )
+        return jax.tree.map(abstract, shapes, self._shardings())
 
     def extra(self, step: int) -> dict[str, Any]:
         """What a checkpoint after `step` steps remembers beside the state. All processes take part."""

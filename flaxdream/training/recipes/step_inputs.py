@@ -40,7 +40,7 @@ def step_inputs(
     `resolution` is the height and width of the batch's pictures, the config's unless given.
     """
     networks, whole = model.networks, replicated(mesh)
-    frozen: dict[str, Any] = jax.tree.map(lambda leaf: abstract(leaf, leaf.sharding), dict(model.frozen))
+    frozen: dict[str, Any] = as_they_lie(dict(model.frozen))
     height, width = resolution or (config.resolution, config.resolution)
     rows = config.rows_per_step(mesh.size) * (2 if assumed.class_rows else 1)
     batch = row_numbers(mesh, rows)
@@ -74,6 +74,11 @@ def row_numbers(mesh: Mesh, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
 def abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     """The leaf's shape and type, in that place."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def as_they_lie(tree: Any) -> Any:
+    """The shapes and types of the tree's arrays, in their places."""
+    return jax.tree.map(lambda leaf: abstract(leaf, leaf.sharding), tree)
 
 
 def abstract_rows(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
