@@ -19,9 +19,9 @@ def main(folder: Path) -> None:
     """Carries out the request; settings that cannot be are error.json."""
     import jax
 
+    from flaxdream.compiler_options import compiler_options
     from flaxdream.planning import compiling
     from flaxdream.planning.programs import make_program
-    from flaxdream.training.compiler_options import compiler_options
 
     request = read_request(folder / "request.json")
     if request.config.compilation_cache_dir and request.topology in compiling.ATTACHED:
@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
     try:
         machine, devices = compiling.devices_of(request.topology)
         lowered, facts = compiling.lower(make_program(request, devices))
-        options = compiler_options(devices[0].platform) if request.program == "train" else None
+        options = compiler_options(devices[0].platform)
     except ValueError as error:
         compiling.write(folder / "error.json", {"message": str(error)})
         return

@@ -11,10 +11,10 @@ import jax
 from jax.sharding import Mesh
 
 from flaxdream import compile_threads
+from flaxdream.compiler_options import compiler_options
 from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.memory import Memory, kind_of
 from flaxdream.planning.table import memory_lines, size
-from flaxdream.training.compiler_options import compiler_options
 from flaxdream.training.prefetch import AHEAD
 from flaxdream.training.recipes.step_inputs import as_they_lie
 from flaxdream.training.step import batch_shapes

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flaxdream.arrays import Array, Float, Params
+from flaxdream.compiler_options import told_jit
 from flaxdream.config.vae import VaeConfig
 from flaxdream.data.loader import Loader
 from flaxdream.data.rows import RowSource
@@ -55,8 +56,8 @@ class Autoencoding:
         self._shown = self._loader(shown)
         self.requests = [Request(f"{shown.path(i).name} and what the VAE makes of it", seed=0) for i in self._examples]
         self._psnr: float | None = None
-        self._encode = jax.jit(lambda params, pixels: vae(params, pixels, method="moments"))
-        self._decode = jax.jit(lambda params, z: vae(params, z, method="decode"))
+        self._encode = told_jit(lambda params, pixels: vae(params, pixels, method="moments"))
+        self._decode = told_jit(lambda params, z: vae(params, z, method="decode"))
 
     @property
     def _examples(self) -> range:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxdream.arrays import Array, Float, Key, Params
+from flaxdream.compiler_options import told_jit
 from flaxdream.diffusion.loss import (
     debiased_weight,
     huber_threshold,
@@ -147,7 +148,7 @@ def encode_pictures(vae: Network, params: Params, pixels_bHWc: np.ndarray) -> tu
     return _moments(vae, params, pixels_bHWc)
 
 
-_moments = jax.jit(lambda vae, params, pixels: vae(params, pixels, method="moments"), static_argnums=0)
+_moments = told_jit(lambda vae, params, pixels: vae(params, pixels, method="moments"), static_argnums=0)
 
 
 def encode_captions(text_encoder: Network, params: Params, ids_bs: np.ndarray) -> Array:
@@ -155,4 +156,4 @@ def encode_captions(text_encoder: Network, params: Params, ids_bs: np.ndarray) -
     return _states(text_encoder, params, ids_bs)
 
 
-_states = jax.jit(lambda text_encoder, params, ids: text_encoder(params, ids).states_bsd, static_argnums=0)
+_states = told_jit(lambda text_encoder, params, ids: text_encoder(params, ids).states_bsd, static_argnums=0)
