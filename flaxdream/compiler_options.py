@@ -21,8 +21,10 @@ and compiled to the end, for v5e and 4 pictures a chip:
 from __future__ import annotations
 
 import functools
+import re
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -42,11 +44,34 @@ _NO_SPACE_TO_BATCH = {"xla_tpu_run_space_to_batch": "false", "xla_tpu_run_space_
 _CALLS = {"xla_tpu_enable_deduplicated_calls": "true"}
 
 _TPU = _NO_WINDOWED_PRODUCTS | _SHORT_PROGRAMS | _NO_SPACE_TO_BATCH | _CALLS
+_REFUSED = re.compile("No such compile option: '([^']+)'")
+_unknown: set[str] = set()
+
+Result = TypeVar("Result")
 
 
 def compiler_options(platform: str) -> dict[str, str]:
     """The options of a compile for devices of a platform (`jax.Device.platform`)."""
-    return dict(_TPU) if platform == "tpu" else {}
+    options = _TPU if platform == "tpu" else {}
+    return {name: value for name, value in options.items() if name not in _unknown}
+
+
+def with_options(platform: str, compiled: Callable[[dict[str, str]], Result]) -> Result:
+    """`compiled(options)` with the platform's options, less those that this version of the compiler does not know."""
+    while True:
+        options = compiler_options(platform)
+        try:
+            return compiled(options)
+        except Exception as error:  # the class of XLA's errors has no public name
+            refused = _REFUSED.search(str(error))
+            if refused is None or refused[1] not in options:
+                raise
+            _unknown.add(refused[1])
+            print(
+                f"This version of the compiler has no option {refused[1]}: goes on without it, "
+                "maybe slower or in more memory than planned.",
+                file=sys.stderr,
+            )
 
 
 def told_jit(function: Callable[..., Any], **settings: Any) -> _ToldJit:
@@ -63,10 +88,12 @@ class _ToldJit:
         self._told = functools.cache(lambda options: jax.jit(function, compiler_options=dict(options), **settings))
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        options = compiler_options(jax.default_backend())
-        if not options or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arguments, named))):
-            return self.plain(*arguments, **named)
-        return self._told(tuple(options.items()))(*arguments, **named)
+        def call(options: dict[str, str]) -> Any:
+            jitted = self._told(tuple(options.items())) if options else self.plain
+            return jitted(*arguments, **named)
+
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arguments, named)))
+        return call({}) if traced else with_options(jax.default_backend(), call)
 
     def lower(self, *arguments: Any, **named: Any) -> Any:
         """As `jax.jit(function).lower`; its `compile` takes the options of the platform that it is for."""

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from flaxdream import compiler_options as told
-from flaxdream.compiler_options import compiler_options, told_jit
+from flaxdream.compiler_options import compiler_options, told_jit, with_options
 
 PROGRAM = """
 import jax, jax.numpy as jnp
@@ -29,12 +29,33 @@ for name in ("v2-8", "v3-8", "v4-8", "v5e-8", "v5p-8", "v6e-8"):
 
 
 def test_a_told_function_is_compiled_with_the_options(monkeypatch):
-    """An option that this platform's compiler refuses shows that it got it."""
+    """A value that this platform's compiler refuses shows that it got it."""
     double = told_jit(lambda x: 2 * x)
     assert double(3) == 6
-    monkeypatch.setattr(told, "compiler_options", lambda platform: {"no_such_option": "1"})
-    with pytest.raises(Exception, match="no_such_option"):
+    monkeypatch.setattr(told, "compiler_options", lambda platform: {"xla_cpu_enable_fast_math": "maybe"})
+    with pytest.raises(Exception, match="xla_cpu_enable_fast_math"):
         double(3)
+
+
+def test_options_that_the_compiler_does_not_know_are_left_out(monkeypatch, capfd):
+    monkeypatch.setattr(told, "_unknown", set())
+    monkeypatch.setattr(told, "_TPU", {"no_such_option": "1", "xla_cpu_enable_fast_math": True, "nor_this": "2"})
+    seen = []
+
+    def compiled(options):
+        seen.append(sorted(options))
+        return jax.jit(lambda x: 2 * x).lower(3).compile(options)(3)
+
+    assert [with_options("tpu", compiled) for _ in range(2)] == [6, 6]
+    assert seen[-2:] == [["xla_cpu_enable_fast_math"]] * 2 and len(seen) == 4
+    said = capfd.readouterr().err
+    assert said.count("no_such_option") == said.count("nor_this") == 1
+
+
+def test_other_errors_of_the_compiler_are_errors(monkeypatch):
+    monkeypatch.setattr(told, "_TPU", {"xla_cpu_enable_fast_math": "maybe"})
+    with pytest.raises(Exception, match="xla_cpu_enable_fast_math"):
+        with_options("tpu", jax.jit(lambda x: 2 * x).lower(3).compile)
 
 
 def test_within_another_compiled_function_a_told_one_is_a_part_of_that(monkeypatch):

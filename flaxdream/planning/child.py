@@ -19,7 +19,6 @@ def main(folder: Path) -> None:
     """Carries out the request; settings that cannot be are error.json."""
     import jax
 
-    from flaxdream.compiler_options import compiler_options
     from flaxdream.planning import compiling
     from flaxdream.planning.programs import make_program
 
@@ -30,11 +29,10 @@ def main(folder: Path) -> None:
     try:
         machine, devices = compiling.devices_of(request.topology)
         lowered, facts = compiling.lower(make_program(request, devices))
-        options = compiler_options(devices[0].platform)
     except ValueError as error:
         compiling.write(folder / "error.json", {"message": str(error)})
         return
-    compiling.answer(folder, machine, lowered, facts, options)
+    compiling.answer(folder, machine, lowered, facts, devices[0].platform)
 
 
 def end_when_left(folder: Path) -> None:

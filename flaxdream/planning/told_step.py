@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from flaxdream import compile_threads
-from flaxdream.compiler_options import compiler_options
+from flaxdream.compiler_options import with_options
 from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.memory import Memory, kind_of
 from flaxdream.planning.table import memory_lines, size
@@ -54,8 +54,7 @@ class ToldStep:
 
     def _compile(self, state: Any, frozen: Any, batch: Any) -> Any:
         with mesh_in_use(state):
-            options = compiler_options(jax.devices()[0].platform)
-            return self._step.lower(state, frozen, batch).compile(options)
+            return with_options(jax.default_backend(), self._step.lower(state, frozen, batch).compile)
 
     def _from_ahead(self, *arguments: Any) -> Any:
         if self._ahead is None:
