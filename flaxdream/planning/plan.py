@@ -16,7 +16,7 @@ from flaxdream.planning.refusals import Refusal
 from flaxdream.planning.roofline import Estimate, estimate
 from flaxdream.planning.topologies import Topology
 
-CODE_OF_A_PRODUCT = 0.6 * 2**20  # bytes; SD 1.5's step of 1,072 on v5e has 593 MiB, its VAE's encoder of 34 has 63
+CODE_OF_A_PRODUCT = 0.3 * 2**20  # bytes; SD 1.5's step of some 1,000 on v5e has 234 MiB, its VAE's encoder of 34 has 13
 
 
 @dataclass(frozen=True)
