@@ -18,6 +18,8 @@ the host, where `--offload_optimizer` keeps them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +33,8 @@ from flaxdream.training.stochastic_rounding import random_bits
 MAX_BLOCK, MIN_BLOCK = 256, 32
 MIN_SIZE = 4096  # smaller tensors keep float32 moments, as in bitsandbytes
 SHARDS = 8  # blocks do not cross the borders of this many equal parts, where the sizes allow it
+LANES = 128  # columns of a TPU's register
+AT_ONCE = 2**19  # elements whose moments are between the codes at once on a TPU
 SMALLEST = 1e-37  # a block below this is all zeros, so that 1 / scale is finite
 
 
@@ -50,9 +54,10 @@ class Adam8bitState(NamedTuple):
 def scale_by_adam_8bit(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
     """The direction of `scale_by_adam`, from and to quantised moments.
 
-    Between steps nothing else is held. In a step the compiler keeps many tensors' float32 moments and directions at
-    once: of the 4.8 GiB that SD 1.5's state is smaller, its step on one v5e chip is 1.9 GiB smaller, and 1.9 times as
-    long by the compiled program.
+    On TPUs a large tensor's columns are done few after the other, in its own memory: what is between the codes stays
+    on the chip (15.6 bytes a parameter move instead of 92). By the compiled program SD 1.5's step on one v5e chip takes
+    7.2 GiB and 45 ms; whole tensors at once took 9.7 GiB and 93 ms, float32 moments take 11.6 GiB and 48 ms. The
+    compiler needs 110 CPU seconds more for the loops.
     """
 
     def init(params: Params) -> Adam8bitState:
@@ -66,20 +71,56 @@ def scale_by_adam_8bit(beta1: float, beta2: float, eps: float) -> optax.Gradient
         leaves, tree = jax.tree.flatten(grads)
         ms, roots = (jax.tree.leaves(moments, is_leaf=_is_blocks) for moments in (state.m, state.root_v))
         bound = _largest_ratio(beta1, beta2, count)
-        done = []
-        for stream, (g, old_m, old_root) in enumerate(zip(leaves, ms, roots, strict=True)):
+
+        def of_columns(start: Any, parts: Any, shape: tuple[int, ...], stream: int) -> Any:
+            """The direction of a leaf's columns from `start` on, and their moments."""
+            g, old_m, old_root = parts
             m = moment(_float32(old_m, signed=True), g, beta1)
             v = moment(jnp.square(_float32(old_root, signed=False)), g * g, beta2)
             root = jnp.sqrt(v)
             m = jnp.clip(m, -bound * root, bound * root)
-            bits = random_bits(g.shape, count, stream)
+            bits = random_bits(shape, count, stream, (start, g.shape[-1]))
             new_m = _like(old_m, m, bits & 0xFFFF, signed=True)
             new_root = _like(old_root, root, bits >> 16, signed=False)
-            done.append((adam_direction(m, v, count, beta1, beta2, eps), new_m, new_root))
+            return adam_direction(m, v, count, beta1, beta2, eps), new_m, new_root
+
+        done = [
+            _by_columns(partial(of_columns, shape=parts[0].shape, stream=stream), parts)
+            for stream, parts in enumerate(zip(leaves, ms, roots, strict=True))
+        ]
         direction, m_tree, root_tree = (jax.tree.unflatten(tree, column) for column in zip(*done, strict=True))
         return direction, Adam8bitState(count, m_tree, root_tree)
 
     return optax.GradientTransformation(init, update)
+
+
+def _by_columns(work: Callable[[Any, Any], Any], whole: Any) -> Any:
+    """`work(0, whole)` of a gradient and what is stored for it; on TPUs in parts of a few columns, one by one."""
+    g, stored, _ = whole
+    width = _columns(g.shape)
+    if width == g.shape[-1] or not _is_blocks(stored):
+        return work(0, whole)
+    return jax.lax.platform_dependent(whole, tpu=partial(_one_by_one, work, width), default=partial(work, 0))
+
+
+def _one_by_one(work: Callable[[Any, Any], Any], width: int, whole: Any) -> Any:
+    """Each part's results take its place."""
+
+    def part(number: Any, all_columns: Any) -> Any:
+        start = number * width
+        own = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, width, -1), all_columns)
+        return jax.tree.map(
+            lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, -1), all_columns, work(start, own)
+        )
+
+    return jax.lax.fori_loop(0, whole[0].shape[-1] // width, part, whole)
+
+
+def _columns(shape: tuple[int, ...]) -> int:
+    """The most columns, whole registers of them, that divide the last axis and have AT_ONCE elements at most."""
+    *before, d = shape
+    widths = [w for w in range(LANES, d + 1, LANES) if d % w == 0 and w * math.prod(before) <= AT_ONCE]
+    return max(widths, default=LANES if d % LANES == 0 else d)
 
 
 def block_size(shape: tuple[int, ...]) -> int | None:

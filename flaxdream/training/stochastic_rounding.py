@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -11,17 +13,23 @@ from flaxdream.arrays import Array, Float, Int, Params, Shaped
 OF_PARAMS = 1 << 20
 
 
-def random_bits(shape: tuple[int, ...], step: Int[Array, ""], stream: int) -> Shaped[Array, "*shape"]:
+def random_bits(
+    shape: tuple[int, ...], step: Int[Array, ""], stream: int, columns: tuple[Any, int] | None = None
+) -> Shaped[Array, "*shape"]:
     """32 random bits for each element, a function of nothing but (step, stream, the element's index).
+
+    `columns` are the first and the number of those wanted along the last axis, instead of all.
 
     A multiply-and-shift hash (Wellons' lowbias32) and not jax.random: rounding asks for little randomness, for
     every parameter at every step, and Threefry would cost several times the optimizer itself. It is made of
     iotas, so that each device computes its own shard, and any sharding gives the same bits.
     """
-    index = jnp.zeros(shape, jnp.uint32)
+    start, width = columns or (0, shape[-1])
+    wanted = (*shape[:-1], width)
+    index = jnp.full(wanted, start, jnp.uint32)
     stride = 1
     for axis in reversed(range(len(shape))):
-        index += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
+        index += jax.lax.broadcasted_iota(jnp.uint32, wanted, axis) * jnp.uint32(stride % 2**32)
         stride *= shape[axis]
     seed = _hash(step.astype(jnp.uint32) * jnp.uint32(0x9E3779B9) + jnp.uint32(stream))
     return _hash(index ^ seed)

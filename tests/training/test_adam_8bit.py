@@ -9,6 +9,7 @@ import pytest
 
 from flaxdream.models import build
 from flaxdream.models.architectures import ARCHITECTURES
+from flaxdream.training import adam_8bit
 from flaxdream.training.adam import scale_by_adam
 from flaxdream.training.adam_8bit import (
     _largest_ratio,
@@ -20,7 +21,9 @@ from flaxdream.training.adam_8bit import (
     scale_by_adam_8bit,
 )
 from flaxdream.training.learning_rate import make_schedule
+from flaxdream.training.mesh import make_mesh, param_shardings
 from flaxdream.training.optimizer import make_optimizer
+from flaxdream.training.state_shardings import state_shardings
 from flaxdream.training.stochastic_rounding import random_bits
 
 SHAPE, BLOCK = (128, 48), 64
@@ -187,6 +190,41 @@ def test_moments_follow_gradients_that_grow_rare_and_small(decades):
         assert found_steps.max() < 1.4 * exact_steps.max()
     else:  # far below the largest of a block there are few levels, but no step that Adam could not take
         assert found_steps.max() < 0.1 / 0.1 / np.sqrt(1 - 0.81 / 0.99) * 1.01
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_columns_one_after_the_other_are_all_at_once(devices, monkeypatch):
+    """As on TPUs, with a tensor in parts along its rows too; one tensor is in blocks but small, one is not."""
+    mesh = make_mesh(devices, jax.devices()[:devices])
+    rng = np.random.default_rng(0)
+    shapes = {"wide": (3, 256, 640), "narrow": (64, 96), "bias": (640,)}
+    params = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    grads = [{name: np.float32(rng.standard_normal(shape)) for name, shape in shapes.items()} for _ in range(3)]
+    direction = scale_by_adam_8bit(0.9, 0.999, 1e-8)
+
+    def steps():
+        shardings = param_shardings(jax.eval_shape(lambda: params), mesh)
+        state = jax.device_put(
+            direction.init(params), state_shardings(jax.eval_shape(direction.init, params), shardings)
+        )
+        for g in grads:
+            out, state = jax.jit(direction.update)(jax.device_put(g, shardings), state)
+            yield jax.tree.leaves(jax.device_get((out, state)))
+
+    at_once = list(steps())
+    monkeypatch.setattr(adam_8bit, "AT_ONCE", 2**17)
+    assert adam_8bit._columns(shapes["wide"]) == 128
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda whole, tpu, default: tpu(whole))
+    for found, expected in zip(steps(), at_once, strict=True):
+        for one, other in zip(found, expected, strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_allclose(np.float64(one), np.float64(other), rtol=1e-6)
+
+
+def test_columns_are_whole_registers_that_divide_the_last_axis():
+    assert [adam_8bit._columns(shape) for shape in ((1280, 1280), (3, 3, 1280, 640), (320, 320), (10**6, 192))] == [
+        256, 128, 320, 192
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("beta1", "beta2"), [(0.9, 0.999), (0.9, 0.81), (0.95, 0.9), (0.0, 0.9)])

@@ -23,6 +23,7 @@ def test_bits_depend_on_step_stream_and_index_alone():
     assert jnp.array_equal(bits.ravel(), random_bits((48,), jnp.int32(3), 2))
     assert not jnp.array_equal(bits, random_bits((6, 8), jnp.int32(4), 2))
     assert not jnp.array_equal(bits, random_bits((6, 8), jnp.int32(3), 1))
+    assert jnp.array_equal(bits[:, 2:5], random_bits((6, 8), jnp.int32(3), 2, (jnp.int32(2), 3)))
 
 
 def test_bits_are_the_same_on_any_number_of_devices():
@@ -111,9 +112,9 @@ def test_parameters_are_rounded_alike_on_one_device_and_on_eight():
 def test_no_bits_of_the_parameters_are_those_of_the_average_or_of_8_bit_adam(monkeypatch):
     asked = []
 
-    def noted(shape, step, stream):
+    def noted(shape, step, stream, columns=None):
         asked.append((int(step), stream))
-        return random_bits(shape, step, stream)
+        return random_bits(shape, step, stream, columns)
 
     for module in (adam_8bit, ema, stochastic_rounding):
         monkeypatch.setattr(module, "random_bits", noted)
