@@ -127,7 +127,7 @@ def changes(config: RunConfig, devices: int) -> list[Changes]:
         found.append({"offload_optimizer": True})
     if config.use_ema and not config.offload_ema:
         found.append({"offload_ema": True})
-    return found
+    return [{name: value for name, value in one.items() if getattr(config, name) != value} for one in found]
 
 
 def _of_latents(config: TrainConfig) -> list[Changes]:

@@ -102,6 +102,15 @@ def test_only_what_would_change_something_is_tried():
     assert changes(config, 4) == [{"fsdp": 4}]
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_no_change_is_how_it_is_already(checkpointing):
+    config = DreamBoothConfig(gradient_checkpointing=checkpointing, train_batch_size=4)
+    for change in changes(config, devices=8):
+        assert change and all(getattr(config, name) != value for name, value in change.items())
+    policies = [change for change in changes(config, devices=8) if "gradient_checkpointing_policy" in change]
+    assert len(policies) == (1 if checkpointing else 2)
+
+
 def test_bfloat16_parameters_come_after_8_bit_adam_and_slicing_where_pictures_are_encoded_in_the_step():
     found = changes(DreamBoothConfig(random_flip=True), 8)
     names = [name for change in found for name in change]
