@@ -2,20 +2,21 @@
 
 For SD 1.5 at 512 x 512 in bfloat16, as `flaxdream plan` estimates it; the step is DreamBooth's, `fsdp` over 8 chips:
 
-    no space to batch                   v3              v4           v5e            v6e
-    step, 1 picture a chip, ms          93 -> 80                     22.0 -> 21.7   7.8 -> 7.5
-    step, 4 pictures a chip, ms                                      73 -> 62
-    20 steps of the sampler, ms         1058 -> 1029                 291 -> 246     70 -> 58
-    4 pictures encoded, ms                                           97 -> 31
-    operations of a step, model 2.41    2.91 -> 2.59                 2.73 -> 2.40   2.73 -> 2.40
+    no space to batch                   v3              v4              v5e             v6e
+    step, 1 picture a chip, ms          93.0 -> 79.9    13.6 -> 13.2    22.0 -> 21.7    7.8 -> 7.5
+    step, 4 pictures a chip, ms                         47.8 -> 41.3    73.0 -> 61.6    20.6 -> 16.6
+    20 steps of the sampler, ms         1058 -> 1029                    291 -> 246      70 -> 58
+    4 pictures encoded, ms                                              97 -> 31
+    TFLOP a picture, the model's 2.41   2.91 -> 2.59    2.73 -> 2.40    2.73 -> 2.40    2.73 -> 2.41
 
-    no windowed products, 4 pictures a chip                          77 -> 74       26 -> 22
+    no windowed products
+    step, 4 pictures a chip, ms                                         77 -> 74        26 -> 22
 
 and compiled to the end, for v5e and 4 pictures a chip:
 
-                          the compiler's work    program          the compiler's cycles
-    short programs        1180 -> 804 CPU s      732 -> 593 MiB   190 -> 190 ms
-    the last two rules    739 -> 644 CPU s       593 -> 234 MiB   190 -> 151 ms
+                                        the compiler's work    program          its cycles
+    short programs                      1180 -> 804 CPU s      732 -> 593 MiB   190 -> 190 ms
+    no space to batch, calls            739 -> 644 CPU s       593 -> 234 MiB   190 -> 151 ms
 """
 
 from __future__ import annotations
