@@ -45,7 +45,7 @@ _NO_SPACE_TO_BATCH = {"xla_tpu_run_space_to_batch": "false", "xla_tpu_run_space_
 _CALLS = {"xla_tpu_enable_deduplicated_calls": "true"}
 
 _TPU = _NO_WINDOWED_PRODUCTS | _SHORT_PROGRAMS | _NO_SPACE_TO_BATCH | _CALLS
-_REFUSED = re.compile("No such compile option: '([^']+)'")
+_REFUSED = re.compile(r"(?:No such compile option: '|Failed to parse '[^']*' into flag )(\w+)")
 _unknown: set[str] = set()
 
 Result = TypeVar("Result")
@@ -58,7 +58,7 @@ def compiler_options(platform: str) -> dict[str, str]:
 
 
 def with_options(platform: str, compiled: Callable[[dict[str, str]], Result]) -> Result:
-    """`compiled(options)` with the platform's options, less those that this version of the compiler does not know."""
+    """`compiled(options)` with the platform's options, less those that this version of the compiler does not take."""
     while True:
         options = compiler_options(platform)
         try:
@@ -69,7 +69,7 @@ def with_options(platform: str, compiled: Callable[[dict[str, str]], Result]) ->
                 raise
             _unknown.add(refused[1])
             print(
-                f"This version of the compiler has no option {refused[1]}: goes on without it, "
+                f"This version of the compiler does not take the option {refused[1]}: goes on without it, "
                 "maybe slower or in more memory than planned.",
                 file=sys.stderr,
             )

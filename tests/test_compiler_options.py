@@ -52,6 +52,21 @@ def test_options_that_the_compiler_does_not_know_are_left_out(monkeypatch, capfd
     assert said.count("no_such_option") == said.count("nor_this") == 1
 
 
+@pytest.mark.parametrize(
+    "said", ["INVALID_ARGUMENT: No such compile option: 'two'", "Failed to parse 'maybe' into flag two: not a bool"]
+)
+def test_both_ways_in_which_the_tpu_compiler_refuses_an_option_are_read(said, monkeypatch):
+    monkeypatch.setattr(told, "_unknown", set())
+    monkeypatch.setattr(told, "_TPU", {"one": "1", "two": "maybe"})
+
+    def compiled(options):
+        if "two" in options:
+            raise RuntimeError(said)
+        return options
+
+    assert with_options("tpu", compiled) == {"one": "1"}
+
+
 def test_other_errors_of_the_compiler_are_errors(monkeypatch):
     monkeypatch.setattr(told, "_TPU", {"xla_cpu_enable_fast_math": "maybe"})
     with pytest.raises(Exception, match="xla_cpu_enable_fast_math"):
