@@ -75,26 +75,24 @@ def with_options(platform: str, compiled: Callable[[dict[str, str]], Result]) ->
             )
 
 
-def told_jit(function: Callable[..., Any], **settings: Any) -> _ToldJit:
-    """`jax.jit` with these settings, whose compiler is told the options of JAX's default platform."""
-    return _ToldJit(function, settings)
+class ToldJit:
+    """`jax.jit` with these settings, whose compiler is told the options of JAX's default platform.
 
+    Within another compiled function it is part of that: options are for a whole program.
+    """
 
-class _ToldJit:
-    """Within another compiled function it is part of that: options are for a whole program."""
-
-    def __init__(self, function: Callable[..., Any], settings: dict[str, Any]):
+    def __init__(self, function: Callable[..., Any], **settings: Any):
         functools.update_wrapper(self, function)
         self.plain = jax.jit(function, **settings)
         self._told = functools.cache(lambda options: jax.jit(function, compiler_options=dict(options), **settings))
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         def call(options: dict[str, str]) -> Any:
-            jitted = self._told(tuple(options.items())) if options else self.plain
-            return jitted(*arguments, **named)
+            if not options or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arguments, named))):
+                return self.plain(*arguments, **named)
+            return self._told(tuple(options.items()))(*arguments, **named)
 
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arguments, named)))
-        return call({}) if traced else with_options(jax.default_backend(), call)
+        return with_options(jax.default_backend(), call)
 
     def lower(self, *arguments: Any, **named: Any) -> Any:
         """As `jax.jit(function).lower`; its `compile` takes the options of the platform that it is for."""

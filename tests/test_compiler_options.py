@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from flaxdream import compiler_options as told
-from flaxdream.compiler_options import compiler_options, told_jit, with_options
+from flaxdream.compiler_options import ToldJit, compiler_options, with_options
 
 PROGRAM = """
 import jax, jax.numpy as jnp
@@ -30,7 +30,7 @@ for name in ("v2-8", "v3-8", "v4-8", "v5e-8", "v5p-8", "v6e-8"):
 
 def test_a_told_function_is_compiled_with_the_options(monkeypatch):
     """A value that this platform's compiler refuses shows that it got it."""
-    double = told_jit(lambda x: 2 * x)
+    double = ToldJit(lambda x: 2 * x)
     assert double(3) == 6
     monkeypatch.setattr(told, "compiler_options", lambda platform: {"xla_cpu_enable_fast_math": "maybe"})
     with pytest.raises(Exception, match="xla_cpu_enable_fast_math"):
@@ -75,7 +75,7 @@ def test_other_errors_of_the_compiler_are_errors(monkeypatch):
 
 def test_within_another_compiled_function_a_told_one_is_a_part_of_that(monkeypatch):
     monkeypatch.setattr(told, "compiler_options", lambda platform: {"no_such_option": "1"})
-    double = told_jit(lambda x: 2 * x)
+    double = ToldJit(lambda x: 2 * x)
     assert jax.jit(lambda x: double(x) + 1)(3) == 7
     assert jax.grad(lambda x: double(x))(3.0) == 2
     assert double.lower(3).compile()(3) == 6
@@ -83,7 +83,7 @@ def test_within_another_compiled_function_a_told_one_is_a_part_of_that(monkeypat
 
 def test_settings_of_jit_are_kept(monkeypatch):
     monkeypatch.setattr(told, "compiler_options", lambda platform: {"xla_cpu_enable_fast_math": True})
-    scaled = told_jit(lambda x, *, by: by * x, static_argnames="by")
+    scaled = ToldJit(lambda x, *, by: by * x, static_argnames="by")
     assert [scaled(2, by=by) for by in (3, 4, 3)] == [6, 8, 6]
 
 

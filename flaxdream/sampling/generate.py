@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flaxdream.arrays import Array, Float, Int, Key, Params
-from flaxdream.compiler_options import told_jit
+from flaxdream.compiler_options import ToldJit
 from flaxdream.diffusion.guidance import guide
 from flaxdream.diffusion.samplers import Sampler, advance
 from flaxdream.models.network import Network
@@ -78,7 +78,7 @@ def sampler_keys(key_b: Key[Array, " b"]) -> Key[Array, " b"]:
 STATIC = ("networks", "sampler", "settings")
 
 
-@partial(told_jit, static_argnames=STATIC)
+@partial(ToldJit, static_argnames=STATIC)
 def generate(
     params: Params,
     ids_bs: Int[Array, "b s"],
@@ -179,7 +179,7 @@ def _finish(params: Params, state: Any, *, networks: Networks, sampler: Sampler,
     return jnp.clip(pixels_bHWc / 2 + 0.5, 0.0, 1.0)
 
 
-begin, step, finish = (told_jit(stage, static_argnames=STATIC) for stage in (_begin, _advance, _finish))
+begin, step, finish = (ToldJit(stage, static_argnames=STATIC) for stage in (_begin, _advance, _finish))
 
 
 def _own_axes(params: Params, settings: Settings) -> Params:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flaxdream.arrays import Array, Float, Params
-from flaxdream.compiler_options import told_jit
+from flaxdream.compiler_options import ToldJit
 from flaxdream.config.vae import VaeConfig
 from flaxdream.data.loader import Loader
 from flaxdream.data.rows import RowSource
@@ -24,7 +25,7 @@ from flaxdream.sampling.prompts import Request
 from flaxdream.training.mesh import local_rows, to_devices
 from flaxdream.training.recipes.batches import live_batches
 from flaxdream.training.recipes.checks import loader_settings
-from flaxdream.training.recipes.latent_diffusion import draws
+from flaxdream.training.recipes.latent_diffusion import draws, encode_pictures
 from flaxdream.training.step import Batch, Groups, LossOfRows
 from flaxdream.weights.model_dir import read_model_dir, write_model_dir
 
@@ -56,8 +57,8 @@ class Autoencoding:
         self._shown = self._loader(shown)
         self.requests = [Request(f"{shown.path(i).name} and what the VAE makes of it", seed=0) for i in self._examples]
         self._psnr: float | None = None
-        self._encode = told_jit(lambda params, pixels: vae(params, pixels, method="moments"))
-        self._decode = told_jit(lambda params, z: vae(params, z, method="decode"))
+        self._encode = partial(encode_pictures, vae)
+        self._decode = ToldJit(lambda params, z: vae(params, z, method="decode"))
 
     @property
     def _examples(self) -> range:

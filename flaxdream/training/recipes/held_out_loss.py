@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxdream.arrays import Array, Params
-from flaxdream.compiler_options import told_jit
+from flaxdream.compiler_options import ToldJit
 from flaxdream.data.held_out import HeldOutRows
 from flaxdream.data.loader import Loader, LoaderSettings
 from flaxdream.diffusion.loss import weighted_mean
@@ -50,7 +50,7 @@ class HeldOutLoss:
         self._loss_of_rows = make_loss_of_rows(
             networks.unet, networks.vae, networks.text_encoder, model.scheduler, objective
         )
-        self._sum = told_jit(self._summed)
+        self._sum = ToldJit(self._summed)
 
     def __call__(self, params: Params, frozen: Params) -> float:
         """`params` are what trains, whole on every device of this host; `frozen` the rest, here or there."""

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxdream.arrays import Array, Float, Key, Params
-from flaxdream.compiler_options import told_jit
+from flaxdream.compiler_options import ToldJit
 from flaxdream.diffusion.loss import (
     debiased_weight,
     huber_threshold,
@@ -143,12 +143,12 @@ def _weighted(
     return loss_b
 
 
-def encode_pictures(vae: Network, params: Params, pixels_bHWc: np.ndarray) -> tuple[Array, Array]:
+def encode_pictures(vae: Network, params: Params, pixels_bHWc: np.ndarray | Array) -> tuple[Array, Array]:
     """Mean and log variance of pictures in -1..1: what live rows compute in every step, computed once."""
     return _moments(vae, params, pixels_bHWc)
 
 
-_moments = told_jit(lambda vae, params, pixels: vae(params, pixels, method="moments"), static_argnums=0)
+_moments = ToldJit(lambda vae, params, pixels: vae(params, pixels, method="moments"), static_argnums=0)
 
 
 def encode_captions(text_encoder: Network, params: Params, ids_bs: np.ndarray) -> Array:
@@ -156,4 +156,4 @@ def encode_captions(text_encoder: Network, params: Params, ids_bs: np.ndarray) -
     return _states(text_encoder, params, ids_bs)
 
 
-_states = told_jit(lambda text_encoder, params, ids: text_encoder(params, ids).states_bsd, static_argnums=0)
+_states = ToldJit(lambda text_encoder, params, ids: text_encoder(params, ids).states_bsd, static_argnums=0)
