@@ -32,20 +32,24 @@ AVAILABLE = os.name == "posix"  # descriptors can be handed to a process
 
 
 class Decoders:
-    """So many workers; as many threads may call `read_to_cover` at once, more wait. To be used in a `with`."""
+    """Up to so many workers, started when they are needed. To be used in a `with`.
+
+    As many threads may call `read_to_cover` at once, more wait.
+    """
 
     def __init__(self, count: int):
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()  # None: not started
         self._count = count
 
     def __enter__(self) -> Decoders:
-        for worker in [_Worker() for _ in range(self._count)]:
-            self._idle.put(worker)
+        for _ in range(self._count):
+            self._idle.put(None)
         return self
 
     def __exit__(self, *_: object) -> None:
         for worker in [self._idle.get() for _ in range(self._count)]:
-            worker.close()
+            if worker is not None:
+                worker.close()
 
     def read_to_cover(
         self, path: Path, resolution: tuple[int, int], interpolation: str = "bilinear", data: bytes | None = None
@@ -53,11 +57,12 @@ class Decoders:
         """What `images.read_to_cover` gives, made by another process; a crash of the decoder is a BrokenPicture."""
         worker = self._idle.get()
         try:
-            return worker.read_to_cover(path, resolution, interpolation, data)
-        except (EOFError, OSError) as error:
-            code = worker.close()
-            worker = _Worker()
-            raise BrokenPicture(path, f"its decoder ended the process that ran it (exit code {code})") from error
+            worker = worker or _Worker()
+            try:
+                return worker.read_to_cover(path, resolution, interpolation, data)
+            except (EOFError, OSError) as error:
+                code, worker = worker.close(), None
+                raise BrokenPicture(path, f"its decoder ended the process that ran it (exit code {code})") from error
         finally:
             self._idle.put(worker)
 

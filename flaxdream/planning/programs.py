@@ -163,10 +163,14 @@ def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
     def encode(params: Any, pixels: Any) -> Any:
         return encode_pictures(vae, params, pixels)
 
+    def lower() -> Any:
+        with jax.set_mesh(mesh):
+            return jax.jit(encode).lower(params, pixels)
+
     others = {name: tree for name, tree in model.frozen.items() if name != "vae"}
     meanwhile = {"state": _run_state(config, model, mesh).abstract(), "frozen": others}
     arguments = bytes_by_path({"params": params, "pixels": pixels, **meanwhile})
-    return Program("encode", lambda: jax.jit(encode).lower(params, pixels), arguments, rows)
+    return Program("encode", lower, arguments, rows)
 
 
 def sample_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:

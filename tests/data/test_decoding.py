@@ -33,6 +33,17 @@ def same(first, second):
     return first[1] == second[1]
 
 
+def started(decoders, count, path):
+    """The workers, which have all read the picture."""
+    workers = []
+    for _ in range(count):
+        decoders.read_to_cover(path, (8, 8))
+        workers.append(decoders._idle.get())
+    for worker in workers:
+        decoders._idle.put(worker)
+    return workers
+
+
 def test_what_comes_back_is_what_would_have_been_made_here(files):
     with Decoders(2) as decoders, ThreadPoolExecutor(4) as pool:
         asked = [(path, (8 + number, 9), "lanczos") for number, path in enumerate(files * 3)]
@@ -70,8 +81,7 @@ def test_errors_come_back_as_they_are_and_the_worker_goes_on(files, tmp_path):
 
 def test_a_decoder_that_crashes_is_a_broken_picture_and_another_takes_its_place(files):
     with Decoders(1) as decoders:
-        worker = decoders._idle.get()
-        decoders._idle.put(worker)
+        (worker,) = started(decoders, 1, files[0])
         os.kill(worker._process.pid, signal.SIGSEGV)
         with pytest.raises(BrokenPicture, match=r"0.png: its decoder ended the process that ran it \(exit code -11\)"):
             decoders.read_to_cover(files[0], (8, 8))
@@ -80,24 +90,36 @@ def test_a_decoder_that_crashes_is_a_broken_picture_and_another_takes_its_place(
 
 def test_workers_end_with_the_with_and_ignore_ctrl_c(files):
     with Decoders(2) as decoders:
-        workers = [decoders._idle.get() for _ in range(2)]
-        for worker in workers:
-            decoders._idle.put(worker)
-        decoders.read_to_cover(files[0], (8, 8))
-        decoders.read_to_cover(files[0], (8, 8))  # both have started
+        workers = started(decoders, 2, files[0])
         for worker in workers:
             os.kill(worker._process.pid, signal.SIGINT)
         assert same(decoders.read_to_cover(files[1], (8, 8)), read_to_cover(files[1], (8, 8)))
     assert [worker._process.returncode for worker in workers] == [0, 0]
 
 
+def test_workers_start_when_they_are_needed(files, monkeypatch):
+    def start():
+        raise OSError("no more processes")
+
+    with Decoders(2) as decoders:
+        decoders.read_to_cover(files[0], (8, 8))
+        monkeypatch.setattr(decoding, "_Worker", start)
+        assert same(decoders.read_to_cover(files[1], (8, 8)), read_to_cover(files[1], (8, 8)))  # by the same one
+        held = decoders._idle.get()
+        with pytest.raises(OSError, match="no more processes"):  # which says nothing of the picture
+            decoders.read_to_cover(files[1], (8, 8))
+        decoders._idle.put(held)
+
+
 @pytest.mark.slow
 def test_no_worker_outlives_a_parent_that_is_killed(files):
     program = (
-        "import sys, time; from flaxdream.data.decoding import Decoders\n"
+        "import time\n"
+        "from flaxdream.data.decoding import Decoders\n"
+        "from tests.data.test_decoding import started\n"
         "with Decoders(2) as decoders:\n"
-        f"    decoders.read_to_cover({str(files[0])!r}, (8, 8)); decoders.read_to_cover({str(files[0])!r}, (8, 8))\n"
-        "    print(*[decoders._idle.get()._process.pid for _ in range(2)], flush=True); time.sleep(60)\n"
+        f"    workers = started(decoders, 2, {str(files[0])!r})\n"
+        "    print(*[worker._process.pid for worker in workers], flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         workers = [int(pid) for pid in parent.stdout.readline().split()]

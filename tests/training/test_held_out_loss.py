@@ -20,7 +20,8 @@ def inputs(tmp_path_factory):
     write_smallest_model(folder / "model")
     (folder / "pictures").mkdir()
     for number in range(COUNT):
-        Image.new("RGB", (16, 16), (12 * number, 90, 40)).save(folder / f"pictures/{number:02d}.png")
+        noise = np.random.default_rng(number).integers(0, 256, (16, 21, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"pictures/{number:02d}.png")
         (folder / f"pictures/{number:02d}.txt").write_text(f"a ball, number {number}")
     return folder
 
@@ -49,3 +50,10 @@ def test_accumulation_takes_no_more_memory_and_changes_no_number(inputs):
     wider, near = measured(inputs, train_batch_size=3)  # one batch, of which five rows are filled up
     assert wider._held_out.rows == 3 * jax.local_device_count()
     np.testing.assert_allclose(near, loss, rtol=1e-6)
+
+
+def test_workers_decode_and_no_setting_moves_the_pictures(inputs):
+    _, loss = measured(inputs)
+    task, same = measured(inputs, dataloader_num_workers=2, random_flip=True, center_crop=False)
+    assert task._held_out._loader.settings.num_workers == 2
+    assert same == loss

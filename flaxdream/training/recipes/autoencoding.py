@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 from flaxdream.arrays import Array, Float, Params
 from flaxdream.compiler_options import ToldJit
 from flaxdream.config.vae import VaeConfig
+from flaxdream.data.images import to_model_range
 from flaxdream.data.loader import Loader
 from flaxdream.data.rows import RowSource
 from flaxdream.diffusion.loss import row_noise
@@ -127,9 +129,8 @@ class Autoencoding:
     def _latent_statistics(self, params: Params) -> dict[str, Any]:
         """Of up to 1024 training pictures: the channels' means and standard deviations, and that of all together."""
         found = []
-        for index in range(0, min(len(self.source), 1024), self._rows):
-            pixels = self._pixels(self._loader(self.source), range(index, min(index + self._rows, len(self.source))))
-            mean, logvar = map(np.asarray, self._encode(params, pixels))
+        for pixels, count in self._pictures(self._loader(self.source), range(min(len(self.source), 1024))):
+            mean, logvar = (np.asarray(each)[:count] for each in self._encode(params, pixels))
             found.append(np.stack([mean, np.exp(logvar)]).reshape(2, -1, mean.shape[-1]))
         mean_nc, variance_nc = np.concatenate(found, axis=1).astype(np.float64)
         within = variance_nc.mean(axis=0)  # what the draw from the latents adds
@@ -142,23 +143,26 @@ class Autoencoding:
     def _reconstructed(self, params: Params, indices: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pictures and their reconstructions in batches, 8-bit; `params` may lack what does not train."""
         whole = {**self._still, **params["vae"]}
-        for start in range(0, len(indices), self._rows):
-            part = indices[start : start + self._rows]
-            pixels = self._pixels(self._shown, part)
+        for pixels, count in self._pictures(self._shown, indices):
             made = np.asarray(self._decode(whole, self._encode(whole, pixels)[0]))
-            yield _to_8_bits(np.asarray(pixels))[: len(part)], _to_8_bits(made)[: len(part)]
+            yield _to_8_bits(np.asarray(pixels))[:count], _to_8_bits(made)[:count]
 
     @property
     def _rows(self) -> int:
         """Rows of a batch outside the step."""
         return local_mesh().size * max(1, min(32, self.config.train_batch_size))
 
-    def _pixels(self, loader: Loader, indices: range) -> jax.Array:
-        """Whole pictures [rows, H, W, 3] over this host's devices; the first ones again where there are too few."""
-        mesh = local_mesh()
-        wanted = np.resize(np.asarray(indices), self._rows)
-        pixels = np.stack([loader.picture(int(index)).pixels for index in wanted])
-        return jax.device_put(pixels.astype(np.float32) / 127.5 - 1, split_rows(mesh))
+    def _pictures(self, loader: Loader, indices: range) -> Iterator[tuple[jax.Array, int]]:
+        """Batches of whole pictures [rows, H, W, 3] over this host's devices, and how many of each batch count.
+
+        The next pictures are decoded meanwhile. Where there are too few, they come again.
+        """
+        places = split_rows(local_mesh())
+        parts = [indices[start : start + self._rows] for start in range(0, len(indices), self._rows)]
+        filled = (np.resize(part, self._rows).tolist() for part in parts)
+        with contextlib.closing(loader.pictures(filled)) as pictures:
+            for part, crops in zip(parts, pictures, strict=True):
+                yield jax.device_put(to_model_range(np.stack([crop.pixels for crop in crops])), places), len(part)
 
     def _loader(self, source: RowSource) -> Loader:
         return Loader(source, loader_settings(self.config), local_rows=local_rows(self.mesh, source.batch_rows))

@@ -39,7 +39,8 @@ def picture_encoder(vae: Any, params: Params, loader: Loader, rows_per_device: i
     def encoded(crops: Sequence[Crop]) -> tuple[Sequence[jax.Array], int]:
         pixels = [crop.pixels for crop in crops]
         filled = to_model_range(np.stack([*pixels, *[pixels[-1]] * (rows - len(pixels))]))
-        moments = encode_pictures(vae, params, jax.device_put(filled, split_rows(mesh)))
+        with jax.set_mesh(mesh):  # attention takes each device's rows by themselves
+            moments = encode_pictures(vae, params, jax.device_put(filled, split_rows(mesh)))
         for each in moments:
             each.copy_to_host_async()
         return moments, len(pixels)

@@ -63,13 +63,8 @@ class Denoising:
         self._resolution = (config.resolution, config.resolution)
         self._held_out = None
         if held_out is not None:
-            self._held_out = HeldOutLoss(
-                model,
-                held_out,
-                self._resolution,
-                config.image_interpolation_mode,
-                vae_slicing=config.vae_slicing,
-            )
+            settings = loader_settings(config)
+            self._held_out = HeldOutLoss(model, held_out, settings, vae_slicing=config.vae_slicing)
 
     def examples(self) -> dict[str, list[np.ndarray]]:
         """Pictures of the first steps: instance pictures, and class pictures where there are some; none of a stream."""

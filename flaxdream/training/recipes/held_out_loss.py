@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -33,15 +34,15 @@ class HeldOutLoss:
         self,
         model: FinetunedModel,
         rows: HeldOutRows,
-        resolution: tuple[int, int],
-        interpolation: str,
+        settings: LoaderSettings,
         *,
         vae_slicing: bool = False,
     ):
+        """`settings` are the run's; whatever they say, pictures are cut in the middle, not turned and not left out."""
         self.model, self.source, self.mesh = model, rows, local_mesh()
         self.rows = -(-rows.batch_size // self.mesh.size) * self.mesh.size
         self._encoded_at_once = 1 if vae_slicing else self.rows // self.mesh.size
-        settings = LoaderSettings(resolution, center_crop=True, interpolation=interpolation)
+        settings = dataclasses.replace(settings, center_crop=True, random_flip=False, skip_broken=False)
         self._loader = Loader(rows, settings)
         self._frozen: Params = {}
         self._moments: Moments = {}
