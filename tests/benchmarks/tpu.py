@@ -4,7 +4,8 @@
 which steps. The peer is diffusers 0.38's Flax script (tpu_peer.py), under the interpreter `--peer PYTHON`. Both are
 compiled by the same TPU compiler until the memory is planned, and read by the code of `flaxdream plan`. Each answer is
 put into `--results` at once, by default the file that the README's table is from: an interrupted matrix goes on,
-`--again` compiles anew, and `--table` only prints (all that is there, without `--cases`).
+`--again` compiles anew, `--table` only prints (all that is there, without `--cases`), and so does `--readme`, as the
+README shows it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from flaxdream.planning.plan import Plan
 from flaxdream.planning.remembered import from_dict
 from flaxdream.planning.request import Request
 from flaxdream.planning.topologies import find
+from tests.benchmarks.tpu_table import readme_table
 
 PEER = "peer"
 # What a user of this project would set; `fsdp` is put in as the number of devices.
@@ -143,12 +145,16 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "tests/benchmarks/tpu_results.json")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--readme", action="store_true")
     options = parser.parse_args()
     compiler = importlib.util.find_spec("libtpu")
     if compiler is not None and compiler.origin:  # the peer's interpreter may have none
         os.environ.setdefault("TPU_LIBRARY_PATH", str(Path(compiler.origin).parent / "libtpu.so"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     results = json.loads(options.results.read_text()) if options.results.exists() else {}
+    if options.readme:
+        print(readme_table(results))
+        return
     known = sorted({name.split()[0] for name in results})
     cases = read_cases(options.cases or (known if options.table else DEFAULT))
     sides = options.sides or ([*SIDES, PEER] if options.table else ["fsdp", PEER])
