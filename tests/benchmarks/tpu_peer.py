@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec as P
 from transformers import CLIPTextConfig, FlaxCLIPTextModel
 
 from flaxdream.planning import compiling
+from flaxdream.planning.child import end_when_left
 from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.plan import Facts
 
@@ -116,4 +117,5 @@ def _struct(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
 
 
 if __name__ == "__main__":
+    end_when_left(Path(sys.argv[1]))
     main(Path(sys.argv[1]))
