@@ -160,16 +160,13 @@ def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
     pixels = abstract_rows(mesh, (rows, side, side, 3), jnp.float32)
     params = model.frozen["vae"]
 
-    def encode(params: Any, pixels: Any) -> Any:
-        return encode_pictures(vae, params, pixels)
-
     def lower() -> Any:
         with jax.set_mesh(mesh):
-            return jax.jit(encode).lower(params, pixels)
+            return encode_pictures.lower(vae, params, pixels)
 
     others = {name: tree for name, tree in model.frozen.items() if name != "vae"}
     meanwhile = {"state": _run_state(config, model, mesh).abstract(), "frozen": others}
-    arguments = bytes_by_path({"params": params, "pixels": pixels, **meanwhile})
+    arguments = bytes_by_path({"params": params, "pixels_bHWc": pixels, **meanwhile})
     return Program("encode", lower, arguments, rows)
 
 

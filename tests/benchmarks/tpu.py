@@ -25,7 +25,7 @@ from flaxdream.planning.plan import Plan
 from flaxdream.planning.remembered import from_dict
 from flaxdream.planning.request import Request
 from flaxdream.planning.topologies import find
-from tests.benchmarks.tpu_table import readme_table
+from tests.benchmarks.tpu_table import BATCHES, NAMES, milliseconds, readme_table
 
 PEER = "peer"
 # What a user of this project would set; `fsdp` is put in as the number of devices.
@@ -59,8 +59,7 @@ SIDES: dict[str, dict[str, Any]] = {
     },
 }
 MACHINES = ("v3-8", "v4-8", "v5e-8", "v6e-8")
-MODELS = ("sd15", "sd15+text", "sd21", "sd21+text")
-DEFAULT = [f"{model}:{machine}:1,2,4,8" for model in MODELS for machine in MACHINES]
+DEFAULT = [f"{model}:{machine}:{','.join(map(str, BATCHES))}" for model in NAMES for machine in MACHINES]
 ROOT = Path(__file__).parents[2]
 
 
@@ -115,7 +114,6 @@ def plan_of(case: Case, side: str, peer: str) -> Plan:
 
 def line(case: Case, side: str, plan: Plan, peer: Plan | None) -> str:
     """A row of the table: memory, time and share of the peak; the ratio is of the times per picture."""
-    per_device = plan.images / plan.devices
     needed = "" if plan.needed is None else f"{plan.needed / 2**30:.2f} of {plan.limit / 2**30:.2f}"
     row = [case.name, side, "yes" if plan.fits else "no", needed]
     if plan.estimate is None:
@@ -123,8 +121,8 @@ def line(case: Case, side: str, plan: Plan, peer: Plan | None) -> str:
     cost = plan.estimate
     ratio = ""
     if peer is not None and peer.estimate is not None:
-        ratio = f"{peer.estimate.seconds / peer.images * plan.images / cost.seconds:.2f}"
-    times = [f"{cost.seconds * 1e3:.0f}", f"{cost.seconds * 1e3 / per_device:.1f}", f"{cost.peak_share:.0%}"]
+        ratio = f"{milliseconds(peer) / milliseconds(plan):.2f}"
+    times = [f"{cost.seconds * 1e3:.0f}", f"{milliseconds(plan):.1f}", f"{cost.peak_share:.0%}"]
     return "| " + " | ".join([*row, *times, f"{cost.link_seconds * 1e3:.0f}", ratio]) + " |"
 
 

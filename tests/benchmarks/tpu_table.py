@@ -27,10 +27,10 @@ def readme_table(results: dict[str, Any]) -> str:
             peer = _by_batch(plans, f"{model}:{machine}", "peer")
             if not ours:
                 continue
-            limit = next(iter(ours.values())).limit / 2**30
             cells = [_ours(batch, ours, peer) for batch in BATCHES]
             lines.append(f"| {name}, {machine} | ours | {' | '.join(cells)} |")
             if peer:
+                limit = next(iter(peer.values())).limit / 2**30
                 cells = [_peer(batch, peer) for batch in BATCHES]
                 lines.append(f"| {limit:.1f} GiB | diffusers | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -41,7 +41,7 @@ def _by_batch(plans: dict[str, Plan], case: str, side: str) -> dict[int, Plan]:
     return {batch: plan for batch, plan in found.items() if plan is not None}
 
 
-def _milliseconds(plan: Plan) -> float:
+def milliseconds(plan: Plan) -> float:
     """A picture's, on one chip."""
     assert plan.estimate is not None
     return plan.estimate.seconds * 1e3 * plan.devices / plan.images
@@ -49,22 +49,21 @@ def _milliseconds(plan: Plan) -> float:
 
 def _numbers(plan: Plan) -> str:
     assert plan.estimate is not None and plan.needed is not None
-    milliseconds = _milliseconds(plan)
-    shown = f"{milliseconds:.0f}" if milliseconds >= 20 else f"{milliseconds:.1f}"
-    return f"{shown} ms, {100 * plan.estimate.peak_share:.0f} %, {plan.needed / 2**30:.1f} GiB"
+    time = milliseconds(plan)
+    digits = 0 if time >= 20 else 1
+    return f"{time:.{digits}f} ms, {100 * plan.estimate.peak_share:.0f} %, {plan.needed / 2**30:.1f} GiB"
 
 
 def _ours(batch: int, ours: dict[int, Plan], peer: dict[int, Plan]) -> str:
     if batch not in ours:
         return ""
     fitting = {at: plan for at, plan in peer.items() if plan.refusal is None}
-    beside = fitting.get(batch) or min(fitting.values(), key=_milliseconds, default=None)
-    ratio = f", **{_milliseconds(beside) / _milliseconds(ours[batch]):.1f} ×**" if beside is not None else ""
+    beside = fitting.get(batch) or min(fitting.values(), key=milliseconds, default=None)
+    ratio = f", **{milliseconds(beside) / milliseconds(ours[batch]):.1f} ×**" if beside is not None else ""
     return _numbers(ours[batch]) + ratio
 
 
 def _peer(batch: int, peer: dict[int, Plan]) -> str:
     if batch in peer and peer[batch].refusal is None:
         return _numbers(peer[batch])
-    refused = [at for at, plan in peer.items() if plan.refusal is not None and at <= batch]
-    return "does not fit" if refused else ""
+    return "does not fit" if any(plan.refusal is not None and at <= batch for at, plan in peer.items()) else ""

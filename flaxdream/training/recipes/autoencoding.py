@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,17 @@ from jax.sharding import Mesh
 from flaxdream.arrays import Array, Float, Params
 from flaxdream.compiler_options import ToldJit
 from flaxdream.config.vae import VaeConfig
-from flaxdream.data.images import to_model_range
+from flaxdream.data.images import Crop
 from flaxdream.data.loader import Loader
 from flaxdream.data.rows import RowSource
 from flaxdream.diffusion.loss import row_noise
 from flaxdream.models.network import Network
 from flaxdream.sampling.pictures import Picture, numpy_to_pil
-from flaxdream.sampling.placement import local_mesh, split_rows
+from flaxdream.sampling.placement import local_mesh
 from flaxdream.sampling.prompts import Request
 from flaxdream.training.mesh import local_rows, to_devices
 from flaxdream.training.recipes.batches import live_batches
+from flaxdream.training.recipes.cached import on_devices
 from flaxdream.training.recipes.checks import loader_settings
 from flaxdream.training.recipes.latent_diffusion import draws, encode_pictures
 from flaxdream.training.step import Batch, Groups, LossOfRows
@@ -129,8 +130,8 @@ class Autoencoding:
     def _latent_statistics(self, params: Params) -> dict[str, Any]:
         """Of up to 1024 training pictures: the channels' means and standard deviations, and that of all together."""
         found = []
-        for pixels, count in self._pictures(self._loader(self.source), range(min(len(self.source), 1024))):
-            mean, logvar = (np.asarray(each)[:count] for each in self._encode(params, pixels))
+        for crops, pixels in self._pictures(self._loader(self.source), range(min(len(self.source), 1024))):
+            mean, logvar = (np.asarray(each)[: len(crops)] for each in self._encode(params, pixels))
             found.append(np.stack([mean, np.exp(logvar)]).reshape(2, -1, mean.shape[-1]))
         mean_nc, variance_nc = np.concatenate(found, axis=1).astype(np.float64)
         within = variance_nc.mean(axis=0)  # what the draw from the latents adds
@@ -143,26 +144,21 @@ class Autoencoding:
     def _reconstructed(self, params: Params, indices: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pictures and their reconstructions in batches, 8-bit; `params` may lack what does not train."""
         whole = {**self._still, **params["vae"]}
-        for pixels, count in self._pictures(self._shown, indices):
+        for crops, pixels in self._pictures(self._shown, indices):
             made = np.asarray(self._decode(whole, self._encode(whole, pixels)[0]))
-            yield _to_8_bits(np.asarray(pixels))[:count], _to_8_bits(made)[:count]
+            yield np.stack([crop.pixels for crop in crops]), _to_8_bits(made[: len(crops)])
 
     @property
     def _rows(self) -> int:
         """Rows of a batch outside the step."""
         return local_mesh().size * max(1, min(32, self.config.train_batch_size))
 
-    def _pictures(self, loader: Loader, indices: range) -> Iterator[tuple[jax.Array, int]]:
-        """Batches of whole pictures [rows, H, W, 3] over this host's devices, and how many of each batch count.
-
-        The next pictures are decoded meanwhile. Where there are too few, they come again.
-        """
-        places = split_rows(local_mesh())
-        parts = [indices[start : start + self._rows] for start in range(0, len(indices), self._rows)]
-        filled = (np.resize(part, self._rows).tolist() for part in parts)
-        with contextlib.closing(loader.pictures(filled)) as pictures:
-            for part, crops in zip(parts, pictures, strict=True):
-                yield jax.device_put(to_model_range(np.stack([crop.pixels for crop in crops])), places), len(part)
+    def _pictures(self, loader: Loader, indices: range) -> Iterator[tuple[Sequence[Crop], jax.Array]]:
+        """Batches of whole pictures, and the same on this host's devices, filled up; the next are decoded meanwhile."""
+        parts = (indices[start : start + self._rows] for start in range(0, len(indices), self._rows))
+        with contextlib.closing(loader.pictures(parts)) as pictures:
+            for crops in pictures:
+                yield crops, on_devices(crops, self._rows, local_mesh())
 
     def _loader(self, source: RowSource) -> Loader:
         return Loader(source, loader_settings(self.config), local_rows=local_rows(self.mesh, source.batch_rows))

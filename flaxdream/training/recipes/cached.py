@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from flaxdream.arrays import Params
@@ -28,6 +29,13 @@ Encode = Callable[[Sequence[Sequence[int]], Progress], Generator[np.ndarray, Non
 CAPTIONS = 64  # that are encoded at once
 
 
+def on_devices(crops: Sequence[Crop], rows: int, mesh: Mesh) -> jax.Array:
+    """Pictures [rows, H, W, 3] in -1..1 over the devices of the mesh; the last one again where there are too few."""
+    pixels = [crop.pixels for crop in crops]
+    filled = np.stack([*pixels, *pixels[-1:] * (rows - len(pixels))])
+    return jax.device_put(to_model_range(filled), split_rows(mesh))
+
+
 def picture_encoder(vae: Any, params: Params, loader: Loader, rows_per_device: int = 1) -> Encode:
     """Groups of pictures of one size to their moments [n, 2, h, w, c], by all devices of this host.
 
@@ -37,13 +45,11 @@ def picture_encoder(vae: Any, params: Params, loader: Loader, rows_per_device: i
     params, rows = jax.device_put(params, on_every_device(mesh)), mesh.size * rows_per_device
 
     def encoded(crops: Sequence[Crop]) -> tuple[Sequence[jax.Array], int]:
-        pixels = [crop.pixels for crop in crops]
-        filled = to_model_range(np.stack([*pixels, *[pixels[-1]] * (rows - len(pixels))]))
         with jax.set_mesh(mesh):  # attention takes each device's rows by themselves
-            moments = encode_pictures(vae, params, jax.device_put(filled, split_rows(mesh)))
+            moments = encode_pictures(vae, params, on_devices(crops, rows, mesh))
         for each in moments:
             each.copy_to_host_async()
-        return moments, len(pixels)
+        return moments, len(crops)
 
     def encode(groups: Sequence[Sequence[int]], progress: Progress) -> Generator[np.ndarray, None, None]:
         cut = [[group[start : start + rows] for start in range(0, len(group), rows)] for group in groups]

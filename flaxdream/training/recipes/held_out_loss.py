@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -38,11 +37,9 @@ class HeldOutLoss:
         *,
         vae_slicing: bool = False,
     ):
-        """`settings` are the run's; whatever they say, pictures are cut in the middle, not turned and not left out."""
         self.model, self.source, self.mesh = model, rows, local_mesh()
         self.rows = -(-rows.batch_size // self.mesh.size) * self.mesh.size
         self._encoded_at_once = 1 if vae_slicing else self.rows // self.mesh.size
-        settings = dataclasses.replace(settings, center_crop=True, random_flip=False, skip_broken=False)
         self._loader = Loader(rows, settings)
         self._frozen: Params = {}
         self._moments: Moments = {}

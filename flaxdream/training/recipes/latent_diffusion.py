@@ -143,17 +143,13 @@ def _weighted(
     return loss_b
 
 
+@partial(ToldJit, static_argnums=0)
 def encode_pictures(vae: Network, params: Params, pixels_bHWc: np.ndarray | Array) -> tuple[Array, Array]:
     """Mean and log variance of pictures in -1..1: what live rows compute in every step, computed once."""
-    return _moments(vae, params, pixels_bHWc)
+    return vae(params, pixels_bHWc, method="moments")
 
 
-_moments = ToldJit(lambda vae, params, pixels: vae(params, pixels, method="moments"), static_argnums=0)
-
-
+@partial(ToldJit, static_argnums=0)
 def encode_captions(text_encoder: Network, params: Params, ids_bs: np.ndarray) -> Array:
     """Text states of all captions: what live rows compute in every step, computed once."""
-    return _states(text_encoder, params, ids_bs)
-
-
-_states = ToldJit(lambda text_encoder, params, ids: text_encoder(params, ids).states_bsd, static_argnums=0)
+    return text_encoder(params, ids_bs).states_bsd
