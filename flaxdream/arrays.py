@@ -18,6 +18,8 @@ from jaxtyping import Bool, Float, Int, Key, PyTree, Shaped
 Params = dict[str, Any]
 Shapes = dict[str, Any]  # the same tree with jax.ShapeDtypeStruct leaves
 
+LANES = 128  # columns of a TPU's register: the last axis of an array lies in whole ones
+
 __all__ = [
-    "Array", "Bool", "Float", "Int", "Key", "Params", "PyTree", "ShapeDtypeStruct", "Shaped", "Shapes", "np",
+    "LANES", "Array", "Bool", "Float", "Int", "Key", "Params", "PyTree", "ShapeDtypeStruct", "Shaped", "Shapes", "np",
 ]  # fmt: skip

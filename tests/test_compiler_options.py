@@ -6,33 +6,44 @@ import importlib.util
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import pytest
 
 from flaxdream import compiler_options as told
-from flaxdream.compiler_options import ToldJit, compiler_options, with_options
+from flaxdream.compiler_options import ToldJit, compiler_options, configure_compiler, with_options
 
 PROGRAM = """
+import itertools
+
 import jax, jax.numpy as jnp
 from jax.experimental.topologies import get_topology_desc
 from flaxdream.planning.topologies import MACHINES
-from flaxdream.compiler_options import compiler_options
+from flaxdream.compiler_options import compiler_options, configure_compiler
 
-for name in ("v2-8", "v3-8", "v4-8", "v5e-8", "v5p-8", "v6e-8"):
+for fast, name in itertools.product((False, True), ("v2-8", "v3-8", "v4-8", "v5e-8", "v5p-8", "v6e-8")):
+    configure_compiler(cache_dir=None, fast=fast)
     machine = MACHINES[name]
     device = get_topology_desc(topology_name=machine.layout, platform="tpu", **machine.options).devices[0]
     x = jax.ShapeDtypeStruct((8, 8), jnp.bfloat16, sharding=jax.sharding.SingleDeviceSharding(device))
-    assert compiler_options(device.platform)
-    jax.jit(lambda x: x @ x).lower(x).compile(compiler_options(device.platform))
+    assert compiler_options(device)
+    jax.jit(lambda x: x @ x).lower(x).compile(compiler_options(device))
 """
+
+
+def device(platform, kind):
+    return SimpleNamespace(platform=platform, device_kind=kind)
+
+
+TPU = device("tpu", "TPU v5 lite")
 
 
 def test_a_told_function_is_compiled_with_the_options(monkeypatch):
     """A value that this platform's compiler refuses shows that it got it."""
     double = ToldJit(lambda x: 2 * x)
     assert double(3) == 6
-    monkeypatch.setattr(told, "compiler_options", lambda platform: {"xla_cpu_enable_fast_math": "maybe"})
+    monkeypatch.setattr(told, "compiler_options", lambda device: {"xla_cpu_enable_fast_math": "maybe"})
     with pytest.raises(Exception, match="xla_cpu_enable_fast_math"):
         double(3)
 
@@ -46,7 +57,7 @@ def test_options_that_the_compiler_does_not_know_are_left_out(monkeypatch, capfd
         seen.append(sorted(options))
         return jax.jit(lambda x: 2 * x).lower(3).compile(options)(3)
 
-    assert [with_options("tpu", compiled) for _ in range(2)] == [6, 6]
+    assert [with_options(TPU, compiled) for _ in range(2)] == [6, 6]
     assert seen[-2:] == [["xla_cpu_enable_fast_math"]] * 2 and len(seen) == 4
     said = capfd.readouterr().err
     assert said.count("no_such_option") == said.count("nor_this") == 1
@@ -64,17 +75,17 @@ def test_both_ways_in_which_the_tpu_compiler_refuses_an_option_are_read(said, mo
             raise RuntimeError(said)
         return options
 
-    assert with_options("tpu", compiled) == {"one": "1"}
+    assert with_options(TPU, compiled) == {"one": "1"}
 
 
 def test_other_errors_of_the_compiler_are_errors(monkeypatch):
     monkeypatch.setattr(told, "_TPU", {"xla_cpu_enable_fast_math": "maybe"})
     with pytest.raises(Exception, match="xla_cpu_enable_fast_math"):
-        with_options("tpu", jax.jit(lambda x: 2 * x).lower(3).compile)
+        with_options(TPU, jax.jit(lambda x: 2 * x).lower(3).compile)
 
 
 def test_within_another_compiled_function_a_told_one_is_a_part_of_that(monkeypatch):
-    monkeypatch.setattr(told, "compiler_options", lambda platform: {"no_such_option": "1"})
+    monkeypatch.setattr(told, "compiler_options", lambda device: {"no_such_option": "1"})
     double = ToldJit(lambda x: 2 * x)
     assert jax.jit(lambda x: double(x) + 1)(3) == 7
     assert jax.grad(lambda x: double(x))(3.0) == 2
@@ -82,13 +93,28 @@ def test_within_another_compiled_function_a_told_one_is_a_part_of_that(monkeypat
 
 
 def test_settings_of_jit_are_kept(monkeypatch):
-    monkeypatch.setattr(told, "compiler_options", lambda platform: {"xla_cpu_enable_fast_math": True})
+    monkeypatch.setattr(told, "compiler_options", lambda device: {"xla_cpu_enable_fast_math": True})
     scaled = ToldJit(lambda x, *, by: by * x, static_argnames="by")
     assert [scaled(2, by=by) for by in (3, 4, 3)] == [6, 8, 6]
 
 
 def test_other_platforms_than_tpus_are_told_nothing():
-    assert compiler_options("cpu") == compiler_options("gpu") == {}
+    assert compiler_options(device("cpu", "cpu")) == compiler_options(device("gpu", "NVIDIA H100 80GB HBM3")) == {}
+
+
+def test_a_fast_compile_is_for_tpus_and_until_the_next_choice():
+    usual = compiler_options(TPU)
+    configure_compiler(cache_dir=None, fast=True)
+    try:
+        fast = compiler_options(TPU)
+        assert fast != usual and usual.keys() <= fast.keys()
+        assert compiler_options(device("cpu", "cpu")) == {}
+        kinds = "TPU v2", "TPU v3", "TPU v4", "TPU v5 lite", "TPU v5", "TPU v5p", "TPU v6 lite", "TPU7x"
+        tiles = [compiler_options(device("tpu", kind))["xla_tpu_scoped_vmem_limit_kib"] for kind in kinds]
+        assert tiles == ["6144"] * 4 + ["12288"] * 4
+    finally:
+        configure_compiler(cache_dir=None, fast=False)
+    assert compiler_options(TPU) == usual
 
 
 @pytest.mark.slow

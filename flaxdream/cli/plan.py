@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from flaxdream.cli.flags import parse, parse_training
+from flaxdream.config.checks import compile_notes
 from flaxdream.config.plan import RECIPES, PlanConfig, plan_problems, stand_ins
 
 USAGE = (
@@ -76,6 +77,11 @@ def _plan(recipe: str, config: Any, asked: PlanConfig) -> int:
         if batch:
             raise ValueError("\n".join(batch))
         require_tpu_compiler()
+        if config.fast_compile:
+            _say("--fast_compile: steps take longer than without; the estimate, which knows no tiles, does not see it.")
+    else:
+        for line in compile_notes(config, asked.topology):
+            _say(line)
     configs = read_configs(config)
 
     def answer(changed: Any, program: str = "train") -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 
 from flaxdream.cli.flags import parse
 from flaxdream.config import SampleConfig, sample_problems
+from flaxdream.config.checks import compile_notes
 
 DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -65,12 +66,14 @@ def draw(config: SampleConfig, requests: list[Any]) -> None:
     """Loads the model, draws all pictures and writes them."""
     import jax
 
+    from flaxdream.compiler_options import configure_compiler
     from flaxdream.sampling.pictures import contact_sheet, save_png
     from flaxdream.sampling.pipeline import FlaxStableDiffusionPipeline
     from flaxdream.sampling.placement import local_mesh, on_every_device
 
-    if config.compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache_dir).expanduser()))
+    configure_compiler(cache_dir=config.compilation_cache_dir, fast=config.fast_compile)
+    for line in compile_notes(config, jax.default_backend()):
+        print(line)
     start = time.perf_counter()
     pipeline, params = FlaxStableDiffusionPipeline.from_pretrained(
         config.pretrained_model_name_or_path,

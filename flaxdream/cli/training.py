@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from flaxdream.cli.flags import parse_training
+from flaxdream.config.checks import compile_notes
 
 OUT_OF_MEMORY = (
     "The device's memory is too small for this. What helps, the cheapest first: --mixed_precision bf16, "
@@ -30,16 +30,17 @@ def train(
     config, translated, sources = parse_training(cls, argv, command, problems)
     import jax
 
-    if config.compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache_dir).expanduser()))
+    from flaxdream.compiler_options import configure_compiler
     from flaxdream.training.checkpoints import CheckpointNotSavedError
     from flaxdream.training.loop import DivergedError
     from flaxdream.training.processes import join_processes
     from flaxdream.training.recipes.publishing import NotUploadedError
 
+    configure_compiler(cache_dir=config.compilation_cache_dir, fast=config.fast_compile)
     join_processes()
-    for line in (*sources, *translated, *notes(config)) if jax.process_index() == 0 else ():
-        print(line)
+    if jax.process_index() == 0:
+        for line in (*sources, *translated, *notes(config), *compile_notes(config, jax.default_backend())):
+            print(line)
     module, name = function.split(":")
     try:
         return getattr(importlib.import_module(module), name)(config)

@@ -46,3 +46,9 @@ def suggestion(word: str, choices: Sequence[str]) -> str:
     """`; perhaps you meant 'x'`, or nothing."""
     close = difflib.get_close_matches(word, choices, n=1)
     return f"; perhaps you meant {close[0]!r}" if close else ""
+
+
+def compile_notes(config: Any, platform: str) -> list[str]:
+    """What settings ask of the compiler in vain on a platform (`cpu`, `gpu`, `tpu`)."""
+    vain = config.fast_compile and platform != "tpu"
+    return [f"--fast_compile has no effect on a {platform}: it is for TPUs."] if vain else []

@@ -80,6 +80,8 @@ class RunConfig:
     """Keep the optimizer's state in the host's memory; each step moves it to the device and back."""
     compilation_cache_dir: str | None = "~/.cache/flaxdream/xla"
     """Compiled programs are kept here, so that the next start is quick; "" keeps none."""
+    fast_compile: bool = False
+    """For TPUs: compile in 0.6 of the time, for steps that take an eighth to a fifth longer."""
 
     # learning rate
     learning_rate: float = 5e-6

@@ -58,6 +58,8 @@ class SampleConfig:
     """Attention kernel: auto, xla, chunked, cudnn or flash."""
     compilation_cache_dir: str | None = "~/.cache/flaxdream/xla"
     """Compiled programs are kept here, so that the next start is quick; "" keeps none."""
+    fast_compile: bool = False
+    """For TPUs: compile in 0.6 of the time, for steps that take an eighth to a fifth longer."""
 
 
 @dataclass(frozen=True)

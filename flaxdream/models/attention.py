@@ -13,13 +13,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from flaxdream.arrays import Array, Float
+from flaxdream.arrays import LANES, Array, Float
 from flaxdream.models.attention_chunked import CHUNK, chunked
 from flaxdream.models.own_rows import on_own_rows, sharers
 
 IMPLEMENTATIONS = ("auto", "xla", "chunked", "cudnn", "flash")
 CHUNKED_FROM = 1024 * 1024  # scores a head; 1024 tokens to themselves
-LANES = 128  # the flash kernel works on whole registers: tokens and head widths are multiples of it
 
 
 def attention(

@@ -17,22 +17,20 @@ from flaxdream.planning.request import read_request
 
 def main(folder: Path) -> None:
     """Carries out the request; settings that cannot be are error.json."""
-    import jax
-
+    from flaxdream.compiler_options import configure_compiler
     from flaxdream.planning import compiling
     from flaxdream.planning.programs import make_program
 
     request = read_request(folder / "request.json")
-    if request.config.compilation_cache_dir and request.topology in compiling.ATTACHED:
-        cache = Path(request.config.compilation_cache_dir).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    cache_dir = request.config.compilation_cache_dir if request.topology in compiling.ATTACHED else None
+    configure_compiler(cache_dir=cache_dir, fast=request.config.fast_compile)
     try:
         machine, devices = compiling.devices_of(request.topology)
         lowered, facts = compiling.lower(make_program(request, devices))
     except ValueError as error:
         compiling.write(folder / "error.json", {"message": str(error)})
         return
-    compiling.answer(folder, machine, lowered, facts, devices[0].platform)
+    compiling.answer(folder, machine, lowered, facts, devices[0])
 
 
 def end_when_left(folder: Path) -> None:

@@ -62,11 +62,11 @@ def _name(location: str) -> str:
     return re.sub(r"\\([0-9A-F]{2})", lambda code: chr(int(code.group(1), 16)), match.group(1))
 
 
-def compile_lowered(lowered: Any, platform: str | None = None) -> Compiled:
-    """Compiled to the end, with a platform's options; a program that does not fit is a Refusal, not an error."""
+def compile_lowered(lowered: Any, device: jax.Device | None = None) -> Compiled:
+    """Compiled to the end, with a device's options; a program that does not fit is a Refusal, not an error."""
     began = time.perf_counter()
     try:
-        done = lowered.compile() if platform is None else with_options(platform, lowered.compile)
+        done = lowered.compile() if device is None else with_options(device, lowered.compile)
     except Exception as error:  # the class of XLA's errors has no public name
         refused = refusal(str(error))
         if refused is None:
@@ -77,10 +77,10 @@ def compile_lowered(lowered: Any, platform: str | None = None) -> Compiled:
     return Compiled(text, from_analysis(done.memory_analysis(), parse(text)), None, seconds, True)
 
 
-def answer(folder: Path, machine: Topology, lowered: Any, facts: Facts, platform: str | None = None) -> None:
+def answer(folder: Path, machine: Topology, lowered: Any, facts: Facts, device: jax.Device | None = None) -> None:
     """Writes facts.json, compiles, and writes compiled.json and module.txt; another process waits for the files."""
     write(folder / "facts.json", {"facts": dataclasses.asdict(facts), "machine": dataclasses.asdict(machine)})
-    done = compile_lowered(lowered, platform)
+    done = compile_lowered(lowered, device)
     if done.text is not None:
         (folder / "module.txt").write_text(done.text, encoding="utf-8")
     write(folder / "compiled.json", dataclasses.asdict(dataclasses.replace(done, text=None)))

@@ -54,7 +54,7 @@ class ToldStep:
 
     def _compile(self, state: Any, frozen: Any, batch: Any) -> Any:
         with mesh_in_use(state):
-            return with_options(jax.default_backend(), self._step.lower(state, frozen, batch).compile)
+            return with_options(jax.devices()[0], self._step.lower(state, frozen, batch).compile)
 
     def _from_ahead(self, *arguments: Any) -> Any:
         if self._ahead is None:

@@ -26,14 +26,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flaxdream.arrays import Array, Float, Int, Params, Shaped
+from flaxdream.arrays import LANES, Array, Float, Int, Params, Shaped
 from flaxdream.training.adam import adam_direction, moment
 from flaxdream.training.stochastic_rounding import random_bits
 
 MAX_BLOCK, MIN_BLOCK = 256, 32
 MIN_SIZE = 4096  # smaller tensors keep float32 moments, as in bitsandbytes
 SHARDS = 8  # blocks do not cross the borders of this many equal parts, where the sizes allow it
-LANES = 128  # columns of a TPU's register
 AT_ONCE = 2**19  # elements whose moments are between the codes at once on a TPU
 SMALLEST = 1e-37  # a block below this is all zeros, so that 1 / scale is finite
 

@@ -19,7 +19,7 @@ from flaxdream.weights.push import last_grid
 # Settings that say something about the machine or the upload, and nothing about the model.
 _NOT_ABOUT_THE_MODEL = SECRETS | {
     "output_dir", "cache_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "compilation_cache_dir",
-    "resume_from_checkpoint", "report_to", "logging_dir", "tracker_project_name", "checkpointing_steps",
+    "fast_compile", "resume_from_checkpoint", "report_to", "logging_dir", "tracker_project_name", "checkpointing_steps",
     "checkpoints_total_limit", "dataloader_num_workers", "pretrained_model_name_or_path", "instance_prompt",
 }  # fmt: skip
 PROMPTS = 12  # in the card, at most

@@ -19,8 +19,8 @@ from flaxdream.weights.checkpoint import DamagedCheckpointError, listed_checkpoi
 # Settings that leave the weights as they would be: names, places, what is drawn, logged and kept on the way.
 _WITHOUT_NUMBERS = re.compile(
     "output_dir|cache_dir|revision|hub_.*|push_to_hub|report_to|logging_dir|tracker_project_name|checkpoint.*|"
-    "resume_from_checkpoint|compilation_cache_dir|dataloader_num_workers|validation_.*|num_validation_images|"
-    "skip_save_text_encoder|class_sampler|class_num_inference_steps|class_guidance_scale|class_negative_prompt|"
+    "resume_from_checkpoint|compilation_cache_dir|fast_compile|dataloader_num_workers|validation_.*|"
+    "num_validation_images|skip_save_text_encoder|class_sampler|class_num_inference_steps|class_guidance_scale|class_negative_prompt|"
     "prior_generation_precision|sample_batch_size|fsdp|offload_.*|gradient_checkpointing.*|attention|cache_latents|latents_cache_dir|"
     "vae_slicing|variant"
 )

@@ -1,8 +1,9 @@
 """UNet on the CPU beside PyTorch eager: `python -m tests.benchmarks.unet_cpu [small|medium|sd15 ...] [--rounds 3]`.
 
-One forward pass, and one forward + backward pass (gradients of all parameters), random weights, float32, two
-threads. The sides run in turns, each in a process of its own; the least time of all turns counts, since other work
-on the machine only ever adds to it. CPU seconds (of all threads) are shown beside wall seconds.
+One forward pass, one forward + backward pass (gradients of all parameters), and one training step (these gradients,
+clipped, and AdamW), random weights, float32, two threads. The sides run in turns, each in a process of its own; the
+least time of all turns counts, since other work on the machine only ever adds to it. CPU seconds (of all threads) are
+shown beside wall seconds.
 """
 
 from __future__ import annotations
@@ -27,10 +28,17 @@ SMALL = SD15 | {
     "cross_attention_dim": 128,
     "norm_num_groups": 16,
 }
+MEDIUM = SD15 | {
+    "sample_size": 32,
+    "block_out_channels": [64, 128, 128],
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    "cross_attention_dim": 128,
+}
 # config, batch, tokens of text
 CASES: dict[str, tuple[dict[str, Any], int, int]] = {
     "small": (SMALL, 32, 77),  # the built-in model's
-    "medium": (SMALL | {"sample_size": 32, "block_out_channels": [64, 128, 192]}, 2, 77),
+    "medium": (MEDIUM, 2, 77),  # 8.75 million parameters, all whole blocks of SD's
     "sd15": (SD15, 1, 77),
 }
 
@@ -50,19 +58,32 @@ def torch_side(case: str, threads: int) -> dict[str, Any]:
         with torch.no_grad():
             return unet(x, t, context).sample
 
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-5)
+
     def both() -> Any:
         unet.zero_grad(set_to_none=True)
         loss = unet(x, t, context).sample.square().mean()
         loss.backward()
 
-    return {"forward": forward, "forward + backward": both}
+    def step() -> Any:
+        both()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+
+    return {"forward": forward, "forward + backward": both, "training step": step}
 
 
 def flaxdream_side(case: str, threads: int) -> dict[str, Any]:
+    from flaxdream.cli.host_memory import keep_freed_memory
+
+    keep_freed_memory()  # as the commands do
     import jax
     import jax.numpy as jnp
+    import optax
 
     from flaxdream.models import build
+    from flaxdream.training.learning_rate import make_schedule
+    from flaxdream.training.optimizer import make_optimizer
 
     jax.config.update("jax_platforms", "cpu")
     config, batch, tokens = CASES[case]
@@ -71,18 +92,37 @@ def flaxdream_side(case: str, threads: int) -> dict[str, Any]:
     size, width = config["sample_size"], config["cross_attention_dim"]
     x, context = jnp.ones((batch, size, size, 4)), jnp.ones((batch, tokens, width))
     t = jnp.full((batch,), 500)
+    optimizer = make_optimizer("adamw", {"unet": make_schedule("constant", 1e-5)})
+    moments = optimizer.init({"unet": params})
+
+    def forward(params: Any) -> Any:
+        return unet(params, x, t, context)
 
     def loss(params: Any) -> Any:
-        return jnp.mean(jnp.square(unet(params, x, t, context)))
+        return jnp.mean(jnp.square(forward(params)))
 
-    functions = {"forward": lambda params: unet(params, x, t, context), "forward + backward": jax.value_and_grad(loss)}
-    timed = {}
-    for name, function in functions.items():
+    def trained(params: Any, moments: Any) -> Any:
+        gradients = {"unet": jax.grad(loss)(params)}
+        updates, moments = optimizer.update(gradients, moments, {"unet": params})
+        return optax.apply_updates({"unet": params}, updates)["unet"], moments
+
+    def compiled(name: str, function: Any, *arguments: Any, **settings: Any) -> Any:
         start = time.perf_counter()
-        compiled = jax.jit(function).lower(params).compile()
+        program = jax.jit(function, **settings).lower(*arguments).compile()
         print(f"{case}, {name}: compiled in {time.perf_counter() - start:.1f} s", file=sys.stderr)
-        timed[name] = lambda compiled=compiled: jax.block_until_ready(compiled(params))
-    return timed
+        return program
+
+    passes = {
+        name: compiled(name, function, params)
+        for name, function in (("forward", forward), ("forward + backward", jax.value_and_grad(loss)))
+    }
+    train, state = compiled("training step", trained, params, moments, donate_argnums=(0, 1)), [params, moments]
+
+    def step() -> Any:
+        state[:] = jax.block_until_ready(train(*state))
+
+    timed = {name: lambda run=run: jax.block_until_ready(run(params)) for name, run in passes.items()}
+    return timed | {"training step": step}
 
 
 SIDES = {"torch": torch_side, "flaxdream": flaxdream_side}

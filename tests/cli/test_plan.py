@@ -112,6 +112,15 @@ def test_json_is_all_that_standard_output_has(capsys):
     assert plan["program"] == "encode" and plan["fits"] and plan["memory"]["kinds"]["parameters"] > 0
 
 
+def test_a_setting_for_tpus_is_said_to_be_in_vain_for_others(monkeypatch, capsys):
+    monkeypatch.setattr("flaxdream.planning.measuring.measure", lambda request: PLAN)
+    assert main(["plan", *TINY, "--topology", "cpu", "--fast_compile"]) == 0
+    assert "--fast_compile has no effect on a cpu" in capsys.readouterr().err
+    monkeypatch.setattr("flaxdream.planning.measuring.require_tpu_compiler", lambda: None)
+    assert main(["plan", *TINY, "--topology", "v5e-8", "--fast_compile"]) == 0
+    assert "steps take longer" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @needs_tpu_compiler
 def test_a_plan_for_a_tpu_that_is_not_here(capsys, tmp_path):

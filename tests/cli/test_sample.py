@@ -43,6 +43,11 @@ def test_pictures_and_a_sheet_are_written_with_their_settings(model, tmp_path, c
     assert "sheet-00000.png" in capsys.readouterr().out
 
 
+def test_a_setting_for_tpus_says_that_it_has_no_effect_here(model, tmp_path, capsys):
+    assert sample(model, tmp_path, "--prompt", "a fox", "--fast_compile") == 0
+    assert "--fast_compile has no effect on a cpu" in capsys.readouterr().out
+
+
 def test_a_second_run_adds_to_the_folder(model, tmp_path):
     for _ in range(2):
         assert sample(model, tmp_path, "--prompt", "a fox") == 0

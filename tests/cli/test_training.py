@@ -27,6 +27,14 @@ def test_a_device_without_enough_memory_is_told_with_what_helps(monkeypatch, cap
     assert "Backtrace" not in said
 
 
+def test_what_is_asked_of_the_compiler_in_vain_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(dreambooth, "train_dreambooth", lambda config: 0)
+    assert main([*ARGUMENTS, "--compilation_cache_dir=", "--fast_compile"]) == 0
+    assert "--fast_compile has no effect on a cpu" in capsys.readouterr().out
+    assert main([*ARGUMENTS, "--compilation_cache_dir="]) == 0
+    assert "--fast_compile" not in capsys.readouterr().out
+
+
 def test_other_errors_of_the_runtime_are_not_hidden(monkeypatch):
     monkeypatch.setattr(dreambooth, "train_dreambooth", raising("INTERNAL: a defect"))
     with pytest.raises(jax.errors.JaxRuntimeError, match="a defect"):

@@ -7,13 +7,16 @@ import importlib.util
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from flaxdream.compiler_options import compiler_options
 from flaxdream.config import DreamBoothConfig
 from flaxdream.models.architectures import ARCHITECTURES
-from flaxdream.planning import measuring
+from flaxdream.planning import compiling, measuring
+from flaxdream.planning.child import main as child_process
 from flaxdream.planning.measuring import CompileError, measure
 from flaxdream.planning.request import Request
 from tests.planning.programs_text import LOOP
@@ -108,3 +111,23 @@ def test_what_does_not_fit_is_refused_with_its_bytes():
     plan = measure(dataclasses.replace(ASKED, topology="v2-8", config=config))
     assert not plan.fits and plan.needed > plan.limit
     assert json.dumps(plan.as_dict())
+
+
+def test_the_child_compiles_as_the_run_would(tmp_path, monkeypatch):
+    tpu, told = SimpleNamespace(platform="tpu", device_kind="TPU v5 lite"), []
+    monkeypatch.setattr(compiling, "answer", lambda *arguments: told.append(compiler_options(tpu)))
+    for fast in (True, False):
+        config = dataclasses.replace(SMALL, fast_compile=fast)
+        (tmp_path / "request.json").write_text(dataclasses.replace(ASKED, config=config).as_json())
+        child_process(tmp_path)
+    assert told[0] != told[1] == compiler_options(tpu)
+
+
+@pytest.mark.slow
+@needs_tpu_compiler
+def test_a_fast_compile_makes_less_code():
+    config = dataclasses.replace(SMALL, mixed_precision="bf16")
+    asked = dataclasses.replace(ASKED, config=config, topology="v5e-1", full=True)
+    usual = measure(asked)
+    fast = measure(dataclasses.replace(asked, config=dataclasses.replace(config, fast_compile=True)))
+    assert fast.has_code and fast.memory.code < usual.memory.code
