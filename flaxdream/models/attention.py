@@ -1,8 +1,9 @@
 """Scaled dot-product attention: one function for every attention layer, several kernels behind it.
 
-`auto` takes cuDNN's kernel on NVIDIA GPUs in half precision, query chunks from CHUNKED_FROM scores a head on, and the
-plain form below. On TPUs the plain form of SD 1.5's largest layer (4096 tokens, 8 heads of 40, forward and backward)
-keeps 512 to 768 MiB, the chunks 64 to 200, at a third to a quarter of the compiler's cycles on every generation.
+`auto` takes cuDNN's kernel on NVIDIA GPUs in half precision, query chunks from CHUNKED_FROM scores a head on (on CPUs
+from CHUNKED_FROM_ON_CPUS on), and the plain form below. On TPUs the plain form of SD 1.5's largest layer (4096 tokens,
+8 heads of 40, forward and backward) keeps 512 to 768 MiB, the chunks 64 to 200, at a third to a quarter of the
+compiler's cycles on every generation.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from flaxdream.models.own_rows import on_own_rows, sharers
 
 IMPLEMENTATIONS = ("auto", "xla", "chunked", "cudnn", "flash")
 CHUNKED_FROM = 1024 * 1024  # scores a head; 1024 tokens to themselves
+CHUNKED_FROM_ON_CPUS = 128 * 128  # there a head at a time, whose scores stay in the caches
 
 
 def attention(
@@ -53,17 +55,20 @@ def attention(
         return _flash(q_blnk, k_bsnk, v_bsnk, scale)
     if implementation == "cudnn":
         return _cudnn(q_blnk, k_bsnk, v_bsnk, scale, mask)
-    if implementation == "chunked" and q_blnk.shape[1] > CHUNK:
-        if mask is None:
+    if implementation == "chunked":
+        several = q_blnk.shape[1] > CHUNK
+        if mask is None and (several or _platform() == "cpu"):
             return chunked(q_blnk, k_bsnk, v_bsnk, scale)
-        return _chunked_with_mask(q_blnk, k_bsnk, v_bsnk, scale, mask)
+        if mask is not None and several:
+            return _chunked_with_mask(q_blnk, k_bsnk, v_bsnk, scale, mask)
     return _plain(q_blnk, k_bsnk, v_bsnk, scale, mask)
 
 
 def _choice(q_blnk: Array, k_bsnk: Array) -> str:
     if _platform() == "gpu" and not _cudnn_problems(q_blnk):
         return "cudnn"
-    return "chunked" if q_blnk.shape[1] * k_bsnk.shape[1] >= CHUNKED_FROM else "xla"
+    enough = CHUNKED_FROM_ON_CPUS if _platform() == "cpu" else CHUNKED_FROM
+    return "chunked" if q_blnk.shape[1] * k_bsnk.shape[1] >= enough else "xla"
 
 
 def _platform() -> str:

@@ -151,3 +151,12 @@ def test_the_flash_kernel_spreads_its_rows_over_the_mesh_in_use():
 def test_layers_that_the_flash_kernel_cannot_take_are_plain():
     q, k, v = tensors(256, 77)
     np.testing.assert_array_equal(attention(q, k, v, implementation="flash"), attention(q, k, v, implementation="xla"))
+
+
+@pytest.mark.parametrize(("length", "keys", "by_head"), [(1024, 77, True), (256, 256, True), (64, 77, False)])
+def test_cpus_take_a_head_at_a_time_where_its_scores_are_many(length, keys, by_head):
+    """One chunk of queries is enough: all scores of a head, not those of all heads, are in memory."""
+    inputs = tensors(length, keys)
+    program = jax.jit(attention).lower(*inputs).as_text()
+    assert ("stablehlo.while" in program) == by_head
+    assert_equal_to_torch(inputs, "auto")

@@ -9,10 +9,17 @@ import pytest
 import torch
 from jax import lax
 
-from flaxdream.models.convolution import conv2d
+from flaxdream.models import convolution
+from flaxdream.models.convolution import FEWEST_CHANNELS, conv2d
 from tests.models.twins import assert_close, draw, nchw, nhwc
 
 VAE_DOWN = ((0, 1), (0, 1))
+
+
+@pytest.fixture(autouse=True)
+def forms_of_few_channels(monkeypatch):
+    """Every form is taken at sizes that are quick to compute."""
+    monkeypatch.setattr(convolution, "FEWEST_CHANNELS", 17)
 
 
 def slow(*values):
@@ -181,9 +188,16 @@ def test_pictures_spread_over_eight_devices_give_the_same(name, spread):
 
 def lowered(name, platform, dtype=np.float32):
     """The program of value and gradients for a platform that need not be here."""
-    x, kernel, weight, stride, padding = case(name)
+    picture, out, size, stride, padding = SHAPES[name]
+    return lowered_for(picture, out, size, stride, padding, platform, dtype)
+
+
+def lowered_for(picture, out, size, stride, padding, platform, dtype=np.float32):
+    x = jax.ShapeDtypeStruct(picture, dtype)
+    kernel = jax.ShapeDtypeStruct((size, size, picture[-1], out), dtype)
+    weight = jax.ShapeDtypeStruct(out_shape(x, kernel, stride, padding), dtype)
     run = jax.jit(lambda *args: value_and_gradients(*args, stride, padding))
-    return run.trace(*(a.astype(dtype) for a in (x, kernel, weight))).lower(lowering_platforms=(platform,)).as_text()
+    return run.trace(x, kernel, weight).lower(lowering_platforms=(platform,)).as_text()
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda", "rocm"])
@@ -194,9 +208,19 @@ def test_tpus_and_gpus_get_xlas_convolution_and_its_gradients(name, platform):
     assert "dot_general" not in program
 
 
-def test_cpus_get_matrix_products_where_these_are_faster():
-    assert "stablehlo.convolution" not in lowered("many pixels and channels", "cpu")
-    assert lowered("few pixels, wider", "cpu").count("stablehlo.convolution") == 1  # the result; not its gradients
-    assert lowered("many pixels, some channels", "cpu").count("stablehlo.convolution") == 2  # not the kernel's gradient
-    assert lowered("many pictures, some channels", "cpu").count("stablehlo.convolution") == 3
-    assert lowered("many pixels and channels", "cpu", jnp.bfloat16).count("stablehlo.convolution") == 3
+@pytest.mark.parametrize(
+    ("picture", "out", "convolutions"),
+    [
+        ((1, 64, 64, 320), 320, 0),
+        ((1, 8, 8, 1280), 1280, 1),  # the result; not its gradients
+        ((1, 64, 64, 4), 320, 2),  # not the kernel's gradient
+        ((8, 32, 32, 128), 128, 0),
+        ((2, 32, 32, 128), 128, 3),
+        ((2, 8, 8, 128), 128, 3),
+        ((8, 64, 64, 64), 64, 3),
+    ],
+)
+def test_cpus_get_matrix_products_where_these_are_faster(picture, out, convolutions, monkeypatch):
+    monkeypatch.setattr(convolution, "FEWEST_CHANNELS", FEWEST_CHANNELS)
+    assert lowered_for(picture, out, 3, 1, 1, "cpu").count("stablehlo.convolution") == convolutions
+    assert lowered_for(picture, out, 3, 1, 1, "cpu", jnp.bfloat16).count("stablehlo.convolution") == 3
