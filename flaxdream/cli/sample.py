@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxdream.cli.flags import parse
+from flaxdream.cli.host_memory import run_in_caller
 from flaxdream.config import SampleConfig, sample_problems
 from flaxdream.config.checks import compile_notes
 
@@ -71,6 +72,7 @@ def draw(config: SampleConfig, requests: list[Any]) -> None:
     from flaxdream.sampling.pipeline import FlaxStableDiffusionPipeline
     from flaxdream.sampling.placement import local_mesh, on_every_device
 
+    run_in_caller()
     configure_compiler(cache_dir=config.compilation_cache_dir, fast=config.fast_compile)
     for line in compile_notes(config, jax.default_backend()):
         print(line)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flaxdream.cli.flags import parse_training
+from flaxdream.cli.host_memory import run_in_caller
 from flaxdream.config.checks import compile_notes
 
 OUT_OF_MEMORY = (
@@ -36,6 +37,7 @@ def train(
     from flaxdream.training.processes import join_processes
     from flaxdream.training.recipes.publishing import NotUploadedError
 
+    run_in_caller()
     configure_compiler(cache_dir=config.compilation_cache_dir, fast=config.fast_compile)
     join_processes()
     if jax.process_index() == 0:

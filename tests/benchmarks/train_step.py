@@ -58,9 +58,11 @@ def torch_side(model: Path, side: int, rows: int) -> Callable[[], Any]:
 
 
 def flaxdream_side(model: Path, side: int, rows: int) -> Callable[[], Any]:
-    from flaxdream.cli.host_memory import keep_freed_memory
+    from flaxdream.cli.host_memory import keep_freed_memory, run_in_caller, start_with_huge_pages
 
-    keep_freed_memory()  # as the command does
+    start_with_huge_pages()
+    keep_freed_memory()
+    run_in_caller()  # all three as the command does
     import jax
 
     from flaxdream import FlaxStableDiffusionPipeline

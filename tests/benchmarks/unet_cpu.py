@@ -74,9 +74,11 @@ def torch_side(case: str, threads: int) -> dict[str, Any]:
 
 
 def flaxdream_side(case: str, threads: int) -> dict[str, Any]:
-    from flaxdream.cli.host_memory import keep_freed_memory
+    from flaxdream.cli.host_memory import keep_freed_memory, run_in_caller, start_with_huge_pages
 
-    keep_freed_memory()  # as the commands do
+    start_with_huge_pages()
+    keep_freed_memory()
+    run_in_caller()  # all three as the commands do
     import jax
     import jax.numpy as jnp
     import optax

@@ -39,6 +39,30 @@ def test_blocks_that_come_again_cost_no_page_faults():
     assert few < 0.1 * many
 
 
+CALLED = """
+import sys
+from flaxdream.cli.host_memory import run_in_caller
+if sys.argv[1] == "in caller":
+    run_in_caller()
+import jax, jax.numpy as jnp
+program = jax.jit(lambda x: jax.lax.fori_loop(0, 200, lambda _, y: jnp.tanh(y @ y), x))
+x = jax.block_until_ready(program(jnp.ones((500, 500))))
+print(program(x).is_ready())
+"""
+
+
+def test_programs_run_in_the_thread_that_calls_them():
+    def in_caller(how):
+        done = subprocess.run(
+            [sys.executable, "-c", CALLED, how],
+            capture_output=True, text=True, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}, timeout=120,
+        )  # fmt: skip
+        return done.stdout.strip() == "True"
+
+    assert in_caller("in caller")
+    assert not in_caller("as JAX does")
+
+
 PROCESS = """
 import os, sys
 from flaxdream.cli.host_memory import start_with_huge_pages
