@@ -10,7 +10,7 @@ small UNets, compiled in the same process, in milliseconds:
 
     glibc and JAX left alone                293    520
     one heap for all that is kept           363    675
-    kept, run by the thread that calls             530
+    kept, run by the thread that calls      296    530
     huge pages                              250    480
     huge pages, one heap that is kept       324    622
     huge pages, kept, by the thread         236    455
