@@ -19,6 +19,10 @@ and compiled to the end, for v5e and 4 pictures a chip:
     no space to batch, calls            739 -> 644 CPU s       593 -> 234 MiB   190 -> 151 ms
     fast compile                        635 -> 364 CPU s       234 -> 141 MiB   151 -> 170 ms
     fast compile, v6e                   825 -> 441 CPU s       198 -> 123 MiB    72 ->  87 ms
+
+On CPUs, measured on two cores with AVX-512: a training step of a small UNet, and the exponential of 1024 x 512 numbers:
+
+    wide vectors                        465 -> 431 ms          173 -> 88 us
 """
 
 from __future__ import annotations
@@ -53,6 +57,10 @@ _FAST = {"xla_jf_convolution_performance_target": "0.93", "xla_tpu_scoped_vmem_l
 _FAST_LARGE_TILES = _FAST | {"xla_tpu_scoped_vmem_limit_kib": "12288"}
 _SMALL_TILES = re.compile(r"v[234]\b|v5 lite|v5e")
 
+# XLA's own loops would else use half of a vector register, although its products and PyTorch's use all of it. CPUs
+# that have no such registers are not touched by it.
+_CPU = {"xla_cpu_prefer_vector_width": "512"}
+
 _TPU = _NO_WINDOWED_PRODUCTS | _SHORT_PROGRAMS | _NO_SPACE_TO_BATCH | _CALLS
 _REFUSED = re.compile(r"(?:No such compile option: '|Failed to parse '[^']*' into flag )(\w+)")
 _unknown: set[str] = set()
@@ -74,8 +82,8 @@ def configure_compiler(*, cache_dir: str | None, fast: bool) -> None:
 
 def compiler_options(device: jax.Device) -> dict[str, str]:
     """The options of a compile for devices like this one."""
-    options = _TPU if device.platform == "tpu" else {}
-    if options and _fast:
+    options = {"tpu": _TPU, "cpu": _CPU}.get(device.platform, {})
+    if device.platform == "tpu" and _fast:
         options = options | (_FAST if _SMALL_TILES.search(device.device_kind) else _FAST_LARGE_TILES)
     return {name: value for name, value in options.items() if name not in _unknown}
 

@@ -9,6 +9,8 @@ import sys
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from flaxdream import compiler_options as told
@@ -98,17 +100,25 @@ def test_settings_of_jit_are_kept(monkeypatch):
     assert [scaled(2, by=by) for by in (3, 4, 3)] == [6, 8, 6]
 
 
-def test_other_platforms_than_tpus_are_told_nothing():
-    assert compiler_options(device("cpu", "cpu")) == compiler_options(device("gpu", "NVIDIA H100 80GB HBM3")) == {}
+def test_gpus_are_told_nothing():
+    assert compiler_options(device("gpu", "NVIDIA H100 80GB HBM3")) == {}
+
+
+def test_cpus_are_told_what_they_know(capfd):
+    x = jnp.linspace(-80.0, 0.0, 4096)
+    exponentials = with_options(jax.devices()[0], jax.jit(jnp.exp).lower(x).compile)(x)
+    assert compiler_options(jax.devices()[0])
+    assert not capfd.readouterr().err
+    np.testing.assert_allclose(exponentials, np.exp(np.asarray(x, np.float64)), rtol=5e-7)
 
 
 def test_a_fast_compile_is_for_tpus_and_until_the_next_choice():
-    usual = compiler_options(TPU)
+    usual, on_cpus = compiler_options(TPU), compiler_options(device("cpu", "cpu"))
     configure_compiler(cache_dir=None, fast=True)
     try:
         fast = compiler_options(TPU)
         assert fast != usual and usual.keys() <= fast.keys()
-        assert compiler_options(device("cpu", "cpu")) == {}
+        assert compiler_options(device("cpu", "cpu")) == on_cpus
         kinds = "TPU v2", "TPU v3", "TPU v4", "TPU v5 lite", "TPU v5", "TPU v5p", "TPU v6 lite", "TPU7x"
         tiles = [compiler_options(device("tpu", kind))["xla_tpu_scoped_vmem_limit_kib"] for kind in kinds]
         assert tiles == ["6144"] * 4 + ["12288"] * 4

@@ -66,6 +66,7 @@ def flaxdream_side(model: Path, side: int, rows: int) -> Callable[[], Any]:
     import jax
 
     from flaxdream import FlaxStableDiffusionPipeline
+    from flaxdream.compiler_options import ToldJit
     from flaxdream.training.learning_rate import make_schedule
     from flaxdream.training.optimizer import make_optimizer
     from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
@@ -76,7 +77,7 @@ def flaxdream_side(model: Path, side: int, rows: int) -> Callable[[], Any]:
     objective = Objective(prediction_type=scheduler["prediction_type"])
     loss = make_loss_of_rows(networks.unet, networks.vae, networks.text_encoder, scheduler, objective)
     optimizer = make_optimizer("adamw", {"unet": make_schedule("constant", 1e-5)})
-    train_step = jax.jit(make_train_step(loss, optimizer, seed=0), donate_argnums=0)
+    train_step = ToldJit(make_train_step(loss, optimizer, seed=0), donate_argnums=0)
     state = init_state({"unet": params.pop("unet")}, optimizer)
     frozen = params | {"ids": jax.numpy.asarray(pipeline.prepare_inputs([PROMPT]))}
     batch = {

@@ -83,6 +83,7 @@ def flaxdream_side(case: str, threads: int) -> dict[str, Any]:
     import jax.numpy as jnp
     import optax
 
+    from flaxdream.compiler_options import with_options
     from flaxdream.models import build
     from flaxdream.training.learning_rate import make_schedule
     from flaxdream.training.optimizer import make_optimizer
@@ -110,7 +111,7 @@ def flaxdream_side(case: str, threads: int) -> dict[str, Any]:
 
     def compiled(name: str, function: Any, *arguments: Any, **settings: Any) -> Any:
         start = time.perf_counter()
-        program = jax.jit(function, **settings).lower(*arguments).compile()
+        program = with_options(jax.devices()[0], jax.jit(function, **settings).lower(*arguments).compile)
         print(f"{case}, {name}: compiled in {time.perf_counter() - start:.1f} s", file=sys.stderr)
         return program
 
