@@ -80,12 +80,13 @@ def flaxdream_side(model: Path, side: int, rows: int) -> Callable[[], Any]:
     train_step = ToldJit(make_train_step(loss, optimizer, seed=0), donate_argnums=0)
     state = init_state({"unet": params.pop("unet")}, optimizer)
     frozen = params | {"ids": jax.numpy.asarray(pipeline.prepare_inputs([PROMPT]))}
-    batch = {
+    batch = {  # on the device, as a run's batches are before their step
         "pixels": np.random.default_rng(0).uniform(-1, 1, (rows, side, side, 3)).astype(np.float32),
         "caption_index": np.zeros(rows, np.int32),
         "row": np.arange(rows, dtype=np.int32),
         "weight": np.ones(rows, np.float32),
     }
+    batch = jax.block_until_ready(jax.device_put(batch))
 
     def step() -> Any:
         nonlocal state
