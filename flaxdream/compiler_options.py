@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 # A product whose operand or result is spread over devices would else be cut into one for each device, so that
 # transfers hide behind them: each reads the same activations again. Transfers hide behind other work here.
@@ -119,7 +120,7 @@ class ToldJit:
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         def call(options: dict[str, str]) -> Any:
-            if not options or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arguments, named))):
+            if not options or _is_traced((arguments, named)):
                 return self.plain(*arguments, **named)
             return self._told(tuple(options.items()))(*arguments, **named)
 
@@ -128,3 +129,8 @@ class ToldJit:
     def lower(self, *arguments: Any, **named: Any) -> Any:
         """As `jax.jit(function).lower`; its `compile` takes the options of the devices that it is for."""
         return self.plain.lower(*arguments, **named)
+
+
+def _is_traced(arguments: Any) -> bool:
+    """Whether this is within a transformed function, whose constants are traced too where it is compiled."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in (*jax.tree.leaves(arguments), jnp.asarray(0)))

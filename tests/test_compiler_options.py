@@ -90,6 +90,7 @@ def test_within_another_compiled_function_a_told_one_is_a_part_of_that(monkeypat
     monkeypatch.setattr(told, "compiler_options", lambda device: {"no_such_option": "1"})
     double = ToldJit(lambda x: 2 * x)
     assert jax.jit(lambda x: double(x) + 1)(3) == 7
+    assert jax.jit(lambda x: double(3) + x)(1) == 7
     assert jax.grad(lambda x: double(x))(3.0) == 2
     assert double.lower(3).compile()(3) == 6
 
