@@ -36,6 +36,7 @@ TEST = [
     *HEIC,
     "torch==2.13.0",
     "accelerate>=1",  # else diffusers warns when it loads a model
+    "jax[tpu]>=0.10; sys_platform == 'linux' and platform_machine == 'x86_64'",  # its compiler runs without a TPU
     "pytest>=8",
     "pytest-xdist>=3.6",
     "hypothesis>=6.120",

@@ -17,6 +17,7 @@ from flaxdream.config.plan import RECIPES, PlanConfig, plan_problems, stand_ins
 
 USAGE = (
     f"usage: flaxdream plan {{{','.join(RECIPES)}}} [the flags of that command, --config too] --topology v5e-8\n"
+    "What that command's flags are, its own --help says: flaxdream dreambooth --help.\n"
     "No pictures and no weights are needed; --pretrained_model_name_or_path may be an architecture: sd15, sd21."
 )
 
@@ -83,30 +84,54 @@ def _plan(recipe: str, config: Any, asked: PlanConfig) -> int:
         for line in compile_notes(config, asked.topology):
             _say(line)
     configs = read_configs(config)
+    for line in assumptions(config, asked):
+        _say(line)
 
     def answer(changed: Any, program: str = "train") -> Plan:
-        request = Request(recipe, changed, configs, asked.topology, program, asked.caption_count, asked.full)
+        request = Request(
+            recipe, changed, configs, asked.topology, program, asked.caption_count, asked.full, asked.image_count
+        )
         with _stopped_by_signals():
             return remembering(measure, request)
 
+    def answer_all(changed: Any) -> Plan:
+        return search.first_that_does_not_fit(answer(changed, program) for program in in_order)
+
     plans, failed = _plans(asked, lambda program: answer(config, program))
-    tried = search.largest_batch(config, _told(answer)) if asked.largest_batch else []
-    train = next((plan for plan in plans if plan.program == "train"), None)
+    in_order = ["train", *(program for program in asked.programs if program != "train" and program not in failed)]
+    tried = search.largest_batch(config, _told(answer_all)) if asked.largest_batch else []
+    if asked.largest_batch and not asked.json:
+        print("\n".join([*map(table.attempt_line, tried), table.largest_text(tried)]))
+    too_big = next((plan for plan in plans if not plan.fits), None)
     advice: list[search.Attempt] = []
-    if asked.advise and train is not None and not train.fits:
-        for attempt in search.advise(config, train.devices, answer):
+    if asked.advise and too_big is not None:
+        for attempt in search.advise(config, too_big, answer_all):
             advice.append(attempt)
-            _say(table.attempt_line(attempt))
-    code = 1 if failed else 0
+            print(table.attempt_line(attempt), file=sys.stderr if asked.json else sys.stdout, flush=True)
     if asked.json:
         print(json.dumps(_as_json(plans, failed, tried, advice), indent=1))
-        return code
-    if asked.largest_batch:
-        print("\n".join([*map(table.attempt_line, tried), table.largest_text(tried)]))
-    if asked.advise and train is not None:
-        print("It fits as it is: nothing to advise." if train.fits else "\n".join(map(table.attempt_line, advice)))
+        return 1 if failed else 0
+    if asked.advise and plans:
+        print(table.advice_text(advice))
     print(table.limits_text())
-    return code
+    return 1 if failed else 0
+
+
+def assumptions(config: Any, asked: PlanConfig) -> list[str]:
+    """What the plan takes for granted of the pictures, which it does not look at."""
+    from flaxdream.planning.image_size import largest_size
+
+    if asked.image_count == asked.caption_count == 1:
+        lines = ["Few pictures and captions are assumed; --image_count and --caption_count say otherwise."]
+    else:
+        lines = [f"Assumed: {asked.image_count} pictures with {asked.caption_count} different captions."]
+    height, width = largest_size(config)
+    if height * width != config.resolution**2:
+        lines.append(
+            f"Every picture is taken to be of the largest bucket, {width} x {height}: that is the most memory and time "
+            "that a step can need."
+        )
+    return lines
 
 
 def _plans(asked: PlanConfig, answer: Callable[[str], Any]) -> tuple[list[Any], dict[str, str]]:
@@ -165,7 +190,7 @@ def _told(answer: Any) -> Any:
 
 
 def _as_json(plans: list[Any], failed: dict[str, str], tried: list[Any], advice: list[Any]) -> dict[str, Any]:
-    from flaxdream.planning import search
+    from flaxdream.planning import search, table
 
     largest = search.best(tried)
     return {
@@ -174,6 +199,7 @@ def _as_json(plans: list[Any], failed: dict[str, str], tried: list[Any], advice:
         "largest_batch": None if largest is None else largest.changes["train_batch_size"],
         "tried": [one.as_dict() for one in tried],
         "advice": [one.as_dict() for one in advice],
+        "limits": " ".join(table.limits_text().split()),
     }
 
 

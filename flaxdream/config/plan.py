@@ -31,11 +31,13 @@ class PlanConfig:
     what: str = "train"
     """What is compiled, with commas: train, sample (validation pictures), encode (cached latents)."""
     largest_batch: bool = False
-    """Find the largest train_batch_size that fits, by trying."""
+    """Find the largest train_batch_size of which all that --what names fits, by trying."""
     advise: bool = False
-    """If it does not fit, try settings that need less memory and say which do."""
+    """If it does not fit, try settings that need less memory and say with which all that --what names fits."""
     caption_count: int = 1
     """Different captions of the pictures: what is kept of their text lies on every device."""
+    image_count: int = 1
+    """Pictures of the data set, class pictures too: latents of too many are not kept but made in the step."""
     full: bool = False
     """Generate the code too: the program's size and the whole compile time, for minutes more."""
     json: bool = False
@@ -49,7 +51,7 @@ class PlanConfig:
 
 def plan_problems(config: PlanConfig, recipe: str = "dreambooth") -> list[str]:
     """Everything wrong with these settings; the topology's name is checked by whoever knows them."""
-    problems = below(config, ("caption_count",), 1)
+    problems = below(config, ("caption_count", "image_count"), 1)
     if recipe == "vae" and set(config.programs) - {"train"}:
         problems.append(f"--what {config.what}: of a VAE's training only train is planned.")
     if not config.topology:
@@ -61,11 +63,12 @@ def plan_problems(config: PlanConfig, recipe: str = "dreambooth") -> list[str]:
         problems.append(f"--what {config.what!r} names nothing. Choose of: {', '.join(WHAT)}.")
     if (config.largest_batch or config.advise) and "train" not in config.programs:
         problems.append("--largest_batch and --advise are about training: add train to --what.")
-    if config.largest_batch and config.topology == "cpu":
-        problems.append(
-            "--largest_batch asks what fits the devices' memory, and JAX names none for a cpu: give --topology gpu or "
-            "a TPU such as v5e-8."
-        )
+    for name in ("largest_batch", "advise"):
+        if getattr(config, name) and config.topology == "cpu":
+            problems.append(
+                f"--{name} asks what fits the devices' memory, and JAX names none for a cpu: give --topology gpu or "
+                "a TPU such as v5e-8."
+            )
     return problems
 
 

@@ -45,7 +45,8 @@ class TextToImageConfig(CaptionedData, TrainConfig):
 
     # aspect-ratio buckets
     use_aspect_ratio_bucket: bool = False
-    """Train each picture at a size of its own aspect ratio, with about the area of the resolution's square."""
+    """Train each picture at a size of its own aspect ratio, of up to 1.5 times the area of the resolution's square
+    (bucket_table novelai) or of about that area (sdxl)."""
     bucket_table: Literal["novelai", "sdxl"] = "novelai"
     """The sizes: NovelAI's or SDXL's, scaled to the resolution."""
     bucket_divisor: int = 64

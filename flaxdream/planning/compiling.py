@@ -34,7 +34,10 @@ def devices_of(name: str) -> tuple[Topology, Sequence[jax.Device]]:
     try:
         devices = jax.devices(name)
     except RuntimeError as error:
-        raise ValueError(f"--topology {name}: JAX finds no such device here ({error}).") from None
+        raise ValueError(
+            f"--topology {name}: JAX finds no such device here ({error}). Choose cpu, or a TPU such as v5e-8, which "
+            "need not be here; on a machine with an NVIDIA GPU, pip install 'flaxdream[cuda]'."
+        ) from None
     stats = devices[0].memory_stats() or {}
     return attached(name, devices[0].device_kind, len(devices), stats.get("bytes_limit")), devices
 

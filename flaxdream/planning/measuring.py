@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -63,9 +64,10 @@ def measured_by(command: Sequence[str], asked: str, mixed_precision: str, *, for
         ):
             try:
                 early = _wait(child, folder, stop_early=for_tpu and not full)
+                code = child.poll() or 0
             finally:
                 child.kill()
-        return _answer(folder, early, mixed_precision)
+        return _answer(folder, early, code, mixed_precision)
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -101,12 +103,19 @@ def _largest(dump: Path, pattern: str) -> Path | None:
     return max(dump.glob(pattern), key=lambda path: path.stat().st_size, default=None)
 
 
-def _answer(folder: Path, early: float | None, mixed_precision: str) -> Plan:
+def _ending(code: int) -> str:
+    """How a process ended that did not do so by itself."""
+    if code == -signal.SIGKILL:
+        return "It was ended by signal 9: most often this machine has too little memory for the compiler; free some."
+    return f"It was ended by signal {-code}." if code < 0 else ""
+
+
+def _answer(folder: Path, early: float | None, code: int, mixed_precision: str) -> Plan:
     if (folder / "error.json").exists():
         raise ValueError(json.loads((folder / "error.json").read_text())["message"])
     if early is None and not (folder / "compiled.json").exists():
         log = (folder / "log").read_text(errors="replace").strip().splitlines()
-        raise CompileError("the compiler failed:\n" + "\n".join(log[-15:]))
+        raise CompileError("\n".join(["the compiler failed:", *log[-15:], _ending(code)]).strip())
     values = json.loads((folder / "facts.json").read_text())
     machine: dict[str, Any] = values["machine"]
     topology = Topology(**machine | {"chip": Chip(**machine["chip"])})

@@ -14,6 +14,7 @@ KINDS = (
     ("state['ema']", "EMA"),
     ("state[", "counters"),
     ("frozen[", "frozen"),
+    ("held_out[", "frozen"),
     ("batch[", "batch"),
     ("waiting[", "batch"),
     ("params[", "parameters"),

@@ -54,7 +54,8 @@ class Plan:
     devices: int
     images: int
     """Pictures of a step, on all devices."""
-    fits: bool
+    fits: bool | None
+    """None where the device's memory is not known."""
     needed: float | None
     """Bytes on a device, None where the compiler named none."""
     limit: float
@@ -96,14 +97,13 @@ def make_plan(facts: Facts, compiled: Compiled, topology: Topology, mixed_precis
         code_guess = 0.0 if compiled.has_code else CODE_OF_A_PRODUCT * sum(1 for one in done if one.flops)
     if compiled.refusal is not None:
         limit, needed = compiled.refusal.available or limit, compiled.refusal.needed or needed
-    fits = compiled.refusal is None and not (needed is not None and needed + code_guess > limit)
     return Plan(
         program=facts.program,
         machine=topology.name,
         chip=topology.chip.name,
         devices=topology.devices,
         images=facts.images,
-        fits=fits,
+        fits=_fits(compiled.refusal, needed, code_guess, limit),
         needed=needed,
         limit=limit,
         memory=lies,
@@ -115,6 +115,14 @@ def make_plan(facts: Facts, compiled: Compiled, topology: Topology, mixed_precis
         has_code=compiled.has_code,
         code_guess=code_guess,
     )
+
+
+def _fits(refused: Refusal | None, needed: float | None, code: float, limit: float) -> bool | None:
+    if refused is not None:
+        return False
+    if needed is None:
+        return True
+    return None if math.isnan(limit) else needed + code <= limit
 
 
 def _plain(value: Any) -> Any:

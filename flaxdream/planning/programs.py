@@ -15,12 +15,14 @@ from jax.sharding import Mesh
 from flaxdream.arrays import Params, Shapes
 from flaxdream.config.dreambooth import DreamBoothConfig
 from flaxdream.config.run_checks import optimizer_name
+from flaxdream.config.text_to_image import TextToImageConfig
 from flaxdream.config.training import TrainConfig
 from flaxdream.config.vae import VaeConfig
 from flaxdream.diffusion.samplers import make_sampler
 from flaxdream.models import build
 from flaxdream.models.network import Network
 from flaxdream.planning.held_bytes import bytes_by_path
+from flaxdream.planning.image_size import largest_size
 from flaxdream.planning.request import Request
 from flaxdream.planning.told_step import mesh_in_use
 from flaxdream.sampling import generate
@@ -37,7 +39,15 @@ from flaxdream.training.recipes.finetuned_model import (
 )
 from flaxdream.training.recipes.latent_diffusion import encode_pictures
 from flaxdream.training.recipes.run import RunState
-from flaxdream.training.recipes.step_inputs import TOKENS, Assumed, abstract, abstract_rows, row_numbers, step_inputs
+from flaxdream.training.recipes.step_inputs import (
+    TOKENS,
+    Assumed,
+    abstract,
+    abstract_rows,
+    row_numbers,
+    step_inputs,
+    too_many_latents,
+)
 from flaxdream.training.recipes.vae import as_trained
 from flaxdream.training.step import LossOfRows
 
@@ -80,7 +90,15 @@ def train_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh, a
     """The step that `recipes.run` would compile for this run, by the same functions."""
     model = abstract_model(config, configs, mesh)
     state_of = _run_state(config, model, mesh, class_rows=assumed.class_rows)
-    return _step_program(state_of, *step_inputs(config, model, mesh, assumed))
+    inputs = step_inputs(config, model, mesh, assumed, largest_size(config))
+    return _step_program(state_of, *inputs, held_out=_held_out(config, model))
+
+
+def _held_out(config: TrainConfig, model: FinetunedModel) -> Params:
+    """What the held-out loss keeps on the devices from one time to the next."""
+    if not (isinstance(config, TextToImageConfig) and config.held_out_loss_steps):
+        return {}
+    return {name: tree for name, tree in model.frozen.items() if name != "vae"}
 
 
 @dataclass(frozen=True)
@@ -112,9 +130,12 @@ def vae_program(config: VaeConfig, configs: Mapping[str, Any], mesh: Mesh) -> Pr
     return _step_program(RunState(task), {"still": still}, row_numbers(mesh, rows) | {"pixels": pixels})
 
 
-def _step_program(state_of: RunState, frozen: Params, batch: dict[str, Any]) -> Program:
+def _step_program(
+    state_of: RunState, frozen: Params, batch: dict[str, Any], *, held_out: Params | None = None
+) -> Program:
     state = state_of.abstract()
-    arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch, "waiting": [batch] * AHEAD})
+    beside = {"waiting": [batch] * AHEAD, "held_out": held_out or {}}
+    arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch, **beside})
 
     def lower() -> Any:
         with mesh_in_use(state):
@@ -140,13 +161,17 @@ def make_program(request: Request, devices: Sequence[jax.Device]) -> Program:
         return encode_program(config, request.configs, mesh)
     if request.program == "sample":
         return sample_program(config, request.configs, mesh)
-    return train_program(config, request.configs, mesh, assumed(config, request.caption_count))
+    return train_program(config, request.configs, mesh, assumed(request))
 
 
-def assumed(config: TrainConfig, caption_count: int) -> Assumed:
+def assumed(request: Request) -> Assumed:
     """What the settings say of the pictures. Pictures are taken to leave room for other crops."""
+    config = request.config
+    assert isinstance(config, TrainConfig)
     prior = isinstance(config, DreamBoothConfig) and config.with_prior_preservation
-    return Assumed(caption_count + prior, config.captions_vary, prior, config.latents_stay)
+    square, vae = (config.resolution, config.resolution), make_networks(config, request.configs).vae
+    cached = config.latents_stay and (config.keeps_latents or not too_many_latents(request.image_count, square, vae))
+    return Assumed(request.caption_count + prior, config.captions_vary, prior, cached)
 
 
 def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) -> Program:
@@ -156,8 +181,7 @@ def encode_program(config: TrainConfig, configs: Mapping[str, Any], mesh: Mesh) 
     """
     model = abstract_model(config, configs, mesh)
     vae, rows = model.networks.vae, config.encoded_at_once * mesh.size
-    side = config.resolution
-    pixels = abstract_rows(mesh, (rows, side, side, 3), jnp.float32)
+    pixels = abstract_rows(mesh, (rows, *largest_size(config), 3), jnp.float32)
     params = model.frozen["vae"]
 
     def lower() -> Any:

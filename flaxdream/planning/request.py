@@ -24,6 +24,7 @@ class Request:
     program: str
     caption_count: int
     full: bool
+    image_count: int = 1
 
     def as_json(self) -> str:
         values = {name: value for name, value in vars(self).items() if name != "config"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,14 @@ class Attempt:
 
     @property
     def fits(self) -> bool:
-        return self.plan is not None and self.plan.fits
+        return self.plan is not None and self.plan.fits is True
+
+    @property
+    def needed(self) -> float:
+        """Bytes on a device with the code that is guessed; infinite where the compiler named none."""
+        if self.plan is None or self.plan.needed is None:
+            return math.inf
+        return self.plan.needed + self.plan.code_guess
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -60,11 +67,8 @@ def largest_batch(config: RunConfig, measure: Measure) -> list[Attempt]:
         if batch not in tried:
             tried[batch] = attempt({"train_batch_size": batch}, config, measure)
         plan = tried[batch].plan
-        if plan is not None and not math.isfinite(plan.limit):
-            raise ValueError(
-                f"--largest_batch: the memory of {plan.chip} is not known, and so not what fits it. Choose a "
-                "--topology that names it, such as v5e-8."
-            )
+        if plan is not None and plan.fits is None:
+            raise ValueError(_not_known("--largest_batch", plan))
         return tried[batch].fits
 
     fitting, refused = 0, 1
@@ -82,23 +86,48 @@ def best(attempts: list[Attempt]) -> Attempt | None:
     return max(fitting, key=lambda one: one.changes.get("train_batch_size", 0), default=None)
 
 
-def advise(config: RunConfig, devices: int, measure: Measure) -> Iterator[Attempt]:
-    """Each change alone, cheapest first; if none is enough, one on top of the other until it fits."""
-    candidates = changes(config, devices)
-    fitting = False
-    for change in candidates:
-        alone = attempt(change, config, measure)
-        fitting = fitting or alone.fits
-        yield alone
-    together: Changes = {}
-    for change in [] if fitting else candidates:
-        together = together | change
-        if together == change:
-            continue
-        combined = attempt(together, config, measure)
-        yield combined
+def advise(config: RunConfig, plan: Plan, measure: Measure) -> Iterator[Attempt]:
+    """Each change alone, cheapest first; if none is enough, one on top of the other until it fits.
+
+    `plan` is what did not fit. A change that fails, or that does not lower what is needed, is not kept for the next.
+    ValueError on a device whose memory is not known.
+    """
+    if plan.fits is None:
+        raise ValueError(_not_known("--advise", plan))
+    alone: list[Attempt] = []
+    for change in changes(config, plan.devices):
+        alone.append(attempt(change, config, measure))
+        yield alone[-1]
+    if any(one.fits for one in alone):
+        return
+    kept = Attempt({}, plan)
+    for one in alone:
+        combined, together = one, kept.changes | one.changes
+        if together != one.changes:
+            combined = attempt(together, config, measure)
+            yield combined
         if combined.fits:
             return
+        if combined.plan is not None and (combined.needed < kept.needed or math.isinf(kept.needed)):
+            kept = combined
+
+
+def first_that_does_not_fit(plans: Iterable[Plan]) -> Plan:
+    """The plan that does not fit, after which no more are made; if all fit, the first."""
+    first = None
+    for plan in plans:
+        if not plan.fits:
+            return plan
+        first = first or plan
+    assert first is not None
+    return first
+
+
+def _not_known(flag: str, plan: Plan) -> str:
+    return (
+        f"{flag}: the memory of {plan.chip} is not known, and so not what fits it. Choose a --topology that names it, "
+        "such as v5e-8."
+    )
 
 
 def changes(config: RunConfig, devices: int) -> list[Changes]:

@@ -15,6 +15,7 @@ _WORDS = {
     "parameters": "parameters", "optimizer": "optimizer", "EMA": "moving average", "frozen": "what does not train",
     "batch": "batch, and two that wait", "inputs": "inputs", "counters": "counters",
 }  # fmt: skip
+_ANSWERS = {True: "yes", False: "NO", None: "not known"}
 LIMITS = (
     "The memory is the compiler's own; the size of the code is guessed by the program's products where --full is not "
     "asked for. "
@@ -34,12 +35,13 @@ def limits_text() -> str:
 
 def attempt_line(attempt: Attempt) -> str:
     """One line: what was tried, whether it fits, memory and time; or the last line of the error."""
-    words = " ".join(_flag(name, value) for name, value in attempt.changes.items())
+    words = _words(attempt)
     plan = attempt.plan
     if plan is None:
         return f"failed   {words}: {(attempt.error or '').splitlines()[-1]}"
     needed = "" if plan.needed is None else f", {_needed(plan)}"
-    return f"{'fits    ' if plan.fits else 'too big '} {words}{needed}{_speed(plan)}"
+    where = "" if plan.program == "train" else f" ({plan.program})"
+    return f"{'fits    ' if plan.fits else 'too big '} {words}{where}{needed}{_speed(plan)}"
 
 
 def largest_text(attempts: list[Attempt]) -> str:
@@ -55,6 +57,14 @@ def largest_text(attempts: list[Attempt]) -> str:
     return f"Largest that fits: --train_batch_size {batch}{_speed(found.plan)}."
 
 
+def advice_text(attempts: list[Attempt]) -> str:
+    """What the search for advice found."""
+    if not attempts:
+        return "It fits as it is: nothing to advise."
+    fitting = [_words(one) for one in attempts if one.fits]
+    return f"Enough: {'; or '.join(fitting)}." if fitting else "None of these is enough: a larger machine is needed."
+
+
 def size(count: float) -> str:
     """Bytes in GiB, MiB or KiB."""
     for unit, step in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
@@ -64,9 +74,11 @@ def size(count: float) -> str:
 
 
 def _memory_lines(plan: Plan) -> list[str]:
-    lines = [_line("fits", "yes" if plan.fits else "NO", f"{_needed(plan)} a device")]
+    lines = [_line("fits", _ANSWERS[plan.fits], f"{_needed(plan)} a device{_unknown(plan)}")]
+    if plan.refusal is not None:
+        lines += textwrap.wrap(f"the compiler: {plan.refusal}", WIDTH, initial_indent="  ")
     if plan.memory is None:
-        return [*lines, *textwrap.wrap(f"the compiler: {plan.refusal}", WIDTH, initial_indent="  ")]
+        return lines
     what = "gradients, activations" if plan.program == "train" else "activations"
     return lines + memory_lines(plan.memory, what)
 
@@ -101,7 +113,9 @@ def _work_lines(plan: Plan) -> list[str]:
         if cost.scheduled_seconds is not None:
             lines.append(_line("  the compiler's schedule", _time(cost.scheduled_seconds), "for ranking"))
         if plan.collectives:
-            lines.append(_line("  transfers beside it", _time(cost.link_seconds), "if nothing hides them"))
+            longer = ", which they outlast: they are the bound" if cost.link_seconds > cost.seconds else ""
+            remark = f"if nothing hides them; at best within the step{longer}"
+            lines.append(_line("  transfers beside it", _time(cost.link_seconds), remark))
         if plan.memory is not None and plan.memory.host:
             lines.append(
                 _line("  the host beside it", "not known", f"{size(plan.memory.host)} come and go in each step")
@@ -121,6 +135,10 @@ def _needed(plan: Plan) -> str:
     needed = "an amount that the compiler does not name" if plan.needed is None else size(plan.needed)
     code = f" and about {size(plan.code_guess)} of code" if plan.code_guess else ""
     return f"{needed}{code}{_of(plan.limit)}"
+
+
+def _unknown(plan: Plan) -> str:
+    return f"; the memory of {plan.chip} is not known" if plan.fits is None else ""
 
 
 def _of(limit: float) -> str:
@@ -144,6 +162,10 @@ def _count(value: float) -> str:
         if value >= step:
             return f"{value / step:.3g} {unit}"
     return f"{value:.3g} "
+
+
+def _words(attempt: Attempt) -> str:
+    return " ".join(_flag(name, value) for name, value in attempt.changes.items())
 
 
 def _flag(name: str, value: object) -> str:

@@ -75,6 +75,7 @@ CARDS = (
 _FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 _CUBES = {
     4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8", 512: "8x8x8",
+    1024: "8x8x16", 2048: "8x16x16", 6144: "16x16x24",
 }  # fmt: skip
 _SQUARES = {4: "2x2", 16: "4x4", 64: "8x8", 128: "8x16", 256: "16x16", 512: "16x32", 1024: "32x32"}
 
@@ -91,7 +92,8 @@ def _machines() -> dict[str, Topology]:
             if not (kind == "v2" and chips > 256):
                 add(f"{kind}-{2 * chips}", kind, 2 * chips, f"{kind}:{shape}" + ("x1" if kind == "v2" else ""))
     for chips, shape in _CUBES.items():
-        add(f"v4-{2 * chips}", "v4", chips, f"v4:{shape}", chip_config_name="megacore")
+        if chips <= 2048:  # a whole pod
+            add(f"v4-{2 * chips}", "v4", chips, f"v4:{shape}", chip_config_name="megacore")
         add(f"v5p-{2 * chips}", "v5p", chips, f"v5p:{shape}")
     for chips, shape in _FLAT.items():
         host = (1, 1, 1) if chips == 1 else (2, 4, 1) if chips == 8 else (2, 2, 1)
@@ -104,8 +106,9 @@ MACHINES = _machines()
 
 
 def find(name: str) -> Topology:
-    """The machine of a name such as v5e-8; ValueError with the list of names."""
-    known = name.lower().replace("v5litepod-", "v5e-")
+    """The machine of a name such as v5e-8, or v5e for the same; ValueError with the list of names."""
+    known = name.lower().replace("v5litepod", "v5e")
+    known = f"{known}-8" if known in CHIPS else known
     if known not in MACHINES:
         close = suggestion(known, [*MACHINES, *ATTACHED])
         raise ValueError(

@@ -49,7 +49,9 @@ def test_the_plans_flags_are_told_from_the_trainings():
         (TINY, "--topology is missing"),
         ([*TINY, "--topology", "v5e-9"], "'v5e-9' is not known"),
         ([*TINY, "--topology", "v5e-8", "--fsdp", "3"], "--fsdp 3 does not divide the 8 devices"),
-        ([*TINY, "--topology", "cpu", "--largest_batch"], "JAX names none for a cpu"),
+        ([*TINY, "--topology", "cpu", "--largest_batch"], "--largest_batch asks what fits"),
+        ([*TINY, "--topology", "cpu", "--advise"], "--advise asks what fits the devices' memory, and JAX names none"),
+        ([*TINY, "--topology", "cpu", "--image_count", "0"], "--image_count 0"),
         (["--topology", "v5e-8"], "--pretrained_model_name_or_path is missing"),
         ([*TINY, "--topology", "v5e-8", "--resolution", "33", "--what", "x"], "--resolution 33"),
     ],
@@ -105,11 +107,55 @@ def _fails_at_sample(request):
     return dataclasses.replace(PLAN, fits=request.config.train_batch_size < 3)
 
 
+def _grows_with_the_batch(request):
+    """Training fits up to 4 pictures, encoding up to 2; 8-bit Adam makes room for all."""
+    batch, room = request.config.train_batch_size, {"train": 4, "encode": 2, "sample": 99}[request.program]
+    needed = batch * 2.0**30 * (0.1 if request.config.use_8bit_adam else 1)
+    return dataclasses.replace(PLAN, program=request.program, needed=needed, fits=needed <= room * 2**30)
+
+
+@pytest.mark.parametrize(("what", "largest"), [("train", 4), ("encode,train", 2), ("train,sample", 4)])
+def test_the_largest_batch_is_one_of_which_all_that_is_asked_for_fits(what, largest, monkeypatch, capsys):
+    monkeypatch.setattr(measuring, "measure", _grows_with_the_batch)
+    assert main(["plan", *TINY, "--topology", "gpu", "--what", what, "--largest_batch"]) == 0
+    out = capsys.readouterr().out
+    assert f"Largest that fits: --train_batch_size {largest}" in out
+    assert ("too big  --train_batch_size 4 (encode), 4.00 GiB" in out) is ("encode" in what)
+
+
+def test_advice_is_printed_once_and_ends_with_what_is_enough(monkeypatch, capsys):
+    monkeypatch.setattr(measuring, "measure", _grows_with_the_batch)
+    asked = ["plan", *TINY[:2], "--compilation_cache_dir=", "--topology=gpu", "--advise", "--center_crop"]
+    assert main([*asked, "--train_batch_size=8"]) == 0
+    out, err = capsys.readouterr()
+    assert "Enough: --train_batch_size 4 --gradient_accumulation_steps 2; or" in out and "--use_8bit_adam" in out
+    assert out.count("fits     --use_8bit_adam, ") == 1 and "--use_8bit_adam" not in err
+    assert main([*asked, "--train_batch_size=1"]) == 0
+    assert "It fits as it is: nothing to advise." in capsys.readouterr().out
+    assert main([*asked, "--train_batch_size=8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"use_8bit_adam": True} in [one["changes"] for one in found["advice"] if one["plan"]["fits"]]
+    assert "+-20 %" in found["limits"]
+
+
+def test_a_training_is_planned_from_its_file_of_settings(monkeypatch, capsys, tmp_path):
+    asked = []
+    monkeypatch.setattr(measuring, "measure", lambda request: asked.append(request) or PLAN)
+    (tmp_path / "run.yaml").write_text("resolution: 32\ntrain_batch_size: 3\nuse_aspect_ratio_bucket: true\n")
+    flags = ["--pretrained_model_name_or_path=tiny", f"--config={tmp_path / 'run.yaml'}", "--bucket_divisor=8"]
+    assert main(["plan", "text_to_image", *flags, "--topology=cpu", "--image_count=7", "--caption_count=3"]) == 0
+    (request,) = asked
+    assert (request.config.train_batch_size, request.config.resolution) == (3, 32)
+    assert (request.image_count, request.caption_count) == (7, 3)
+    err = capsys.readouterr().err
+    assert "Assumed: 7 pictures with 3 different captions" in err and "largest bucket, " in err
+
+
 @pytest.mark.slow
 def test_json_is_all_that_standard_output_has(capsys):
     assert main(["plan", "text_to_image", *TINY, "--topology", "cpu", "--what", "encode", "--json"]) == 0
     (plan,) = json.loads(capsys.readouterr().out)["plans"]
-    assert plan["program"] == "encode" and plan["fits"] and plan["memory"]["kinds"]["parameters"] > 0
+    assert plan["program"] == "encode" and plan["fits"] is None and plan["memory"]["kinds"]["parameters"] > 0
 
 
 def test_a_setting_for_tpus_is_said_to_be_in_vain_for_others(monkeypatch, capsys):

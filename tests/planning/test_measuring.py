@@ -52,6 +52,17 @@ def test_a_child_that_dies_is_an_error_with_its_last_words(monkeypatch):
         measure(ASKED)
 
 
+def test_a_child_that_was_killed_says_what_is_to_be_done(monkeypatch):
+    child(monkeypatch, "import os; print('half of a line', flush=True); os.kill(os.getpid(), 9)")
+    with pytest.raises(CompileError, match=r"half of a line\nIt was ended by signal 9: .* too little memory"):
+        measure(ASKED)
+
+
+def test_a_gpu_that_is_not_here_is_answered_with_what_is():
+    with pytest.raises(ValueError, match="--topology gpu: JAX finds no such device .* Choose cpu, or a TPU such as"):
+        compiling.devices_of("gpu")
+
+
 def test_a_compile_for_a_tpu_ends_when_the_memory_is_planned(monkeypatch):
     monkeypatch.setenv("TPU_LIBRARY_PATH", "somewhere")
     monkeypatch.setenv("XLA_FLAGS", "")
@@ -126,7 +137,8 @@ def test_the_child_compiles_as_the_run_would(tmp_path, monkeypatch):
 @pytest.mark.slow
 @needs_tpu_compiler
 def test_a_fast_compile_makes_less_code():
-    config = dataclasses.replace(SMALL, mixed_precision="bf16")
+    """At a size that has something to tile."""
+    config = dataclasses.replace(SMALL, mixed_precision="bf16", resolution=64, train_batch_size=4)
     asked = dataclasses.replace(ASKED, config=config, topology="v5e-1", full=True)
     usual = measure(asked)
     fast = measure(dataclasses.replace(asked, config=dataclasses.replace(config, fast_compile=True)))

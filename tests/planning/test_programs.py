@@ -12,6 +12,7 @@ from flaxdream.config import DreamBoothConfig, TextToImageConfig, VaeConfig
 from flaxdream.data.streamed import StreamedRows
 from flaxdream.models.architectures import ARCHITECTURES
 from flaxdream.planning import compiling
+from flaxdream.planning.image_size import largest_size
 from flaxdream.planning.memory import kind_of
 from flaxdream.planning.plan import make_plan
 from flaxdream.planning.programs import (
@@ -23,13 +24,16 @@ from flaxdream.planning.programs import (
     train_program,
     vae_program,
 )
+from flaxdream.planning.request import Request
 from flaxdream.planning.topologies import Topology, attached
 from flaxdream.training.mesh import SMALLEST_SHARDED, make_mesh
 from flaxdream.training.prefetch import AHEAD
 
 CONFIGS = ARCHITECTURES["tiny"]
+DOWNSCALE = 2 ** (len(CONFIGS["vae"]["block_out_channels"]) - 1)
 ASSUMED = Assumed(captions=1, captions_vary=False, class_rows=False, latents_cached=False)
 CACHED = dataclasses.replace(ASSUMED, latents_cached=True)
+CELLS_AT_512 = (512 // DOWNSCALE) ** 2 * CONFIGS["vae"]["latent_channels"]
 SMALL = DreamBoothConfig(resolution=32, train_batch_size=1, max_train_steps=1)
 
 
@@ -40,6 +44,10 @@ def kinds(config, devices=8, assumed=ASSUMED, configs=CONFIGS):
     for path, size in program.arguments.items():
         found[kind_of(path)] = found.get(kind_of(path), 0) + size
     return found
+
+
+def assume(config, captions=1, images=1):
+    return assumed(Request("dreambooth", config, CONFIGS, "cpu", "train", captions, False, images))
 
 
 def unet_bytes(shapes=None):
@@ -112,16 +120,49 @@ def test_text_is_kept_as_states_as_ids_or_comes_with_the_rows():
 
 
 def test_the_settings_say_what_is_assumed_of_the_pictures():
-    assert assumed(DreamBoothConfig(), 1) == ASSUMED
+    assert assume(DreamBoothConfig()) == ASSUMED
     prior = DreamBoothConfig(center_crop=True, with_prior_preservation=True)
-    assert assumed(prior, 1) == Assumed(2, False, True, True)
-    assert assumed(TextToImageConfig(shuffle_caption=True, cache_latents="yes"), 7) == Assumed(7, True, False, True)
-    assert not assumed(DreamBoothConfig(center_crop=True, cache_latents="no"), 1).latents_cached
+    assert assume(prior) == Assumed(2, False, True, True)
+    assert assume(TextToImageConfig(shuffle_caption=True, cache_latents="yes"), 7) == Assumed(7, True, False, True)
+    assert not assume(DreamBoothConfig(center_crop=True, cache_latents="no")).latents_cached
+
+
+def test_latents_of_too_many_pictures_are_not_kept_unless_they_are_asked_for():
+    config = TextToImageConfig(center_crop=True, resolution=512)
+    many = 2**32 // (CELLS_AT_512 * 2 * 4)
+    assert assume(config, images=many).latents_cached and not assume(config, images=many + 1).latents_cached
+    assert assume(dataclasses.replace(config, cache_latents="yes"), images=many + 1).latents_cached
+
+
+def test_buckets_are_planned_for_the_largest():
+    config = TextToImageConfig(resolution=512, use_aspect_ratio_bucket=True, train_batch_size=1)
+    square = dataclasses.replace(config, use_aspect_ratio_bucket=False)
+    mesh = make_mesh(1, jax.devices()[:1])
+    for make in (
+        lambda one: train_program(one, CONFIGS, mesh, ASSUMED),
+        lambda one: encode_program(one, CONFIGS, mesh),
+    ):
+        found, plain = (
+            {path: n for path, n in make(one).arguments.items() if "pixels" in path} for one in (config, square)
+        )
+        assert sum(found.values()) == 1.5 * sum(plain.values()) > 0
+    area = math.prod(largest_size(dataclasses.replace(config, bucket_table="sdxl")))
+    assert area == 512 * 512 and largest_size(square) == (512, 512)
+
+
+def test_the_held_out_loss_keeps_its_own_text_encoder():
+    config = TextToImageConfig(resolution=32, train_batch_size=1, held_out_loss_steps=5)
+    encoder = abstract_model(SMALL, CONFIGS, make_mesh(1)).frozen["text_encoder"]
+    size = sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(encoder))
+    without = dataclasses.replace(config, held_out_loss_steps=0)
+    assert kinds(config)["frozen"] - kinds(without)["frozen"] == size
+    trained = dataclasses.replace(config, train_text_encoder=True)
+    assert kinds(trained) == kinds(dataclasses.replace(without, train_text_encoder=True))
 
 
 def test_a_stream_is_planned_with_live_pictures_and_captions_that_come_with_the_rows():
     stream = TextToImageConfig(streaming=True, center_crop=True, resolution=32, train_batch_size=1, max_train_steps=1)
-    known = assumed(stream, 1)
+    known = assume(stream)
     assert known == Assumed(1, captions_vary=True, class_rows=False, latents_cached=False)
     assert StreamedRows.captions_are_fixed is not known.captions_vary
     assert StreamedRows.random_access is known.latents_cached
@@ -156,7 +197,7 @@ def plain():
 
 @pytest.mark.slow
 def test_the_plan_of_a_step_has_its_arguments_by_kind_and_reduces_each_gradient_once(plain):
-    assert plain.fits and plain.has_code and plain.images == 8
+    assert plain.fits is None and plain.has_code and plain.images == 8
     assert plain.memory.kinds["parameters"] == unet_bytes()
     assert plain.memory.kinds["optimizer"] >= 2 * unet_bytes()
     assert plain.memory.temporaries > unet_bytes()  # the gradients, at least

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from types import SimpleNamespace
 
 import pytest
 
 from flaxdream.config import DreamBoothConfig, TextToImageConfig
 from flaxdream.planning.measuring import CompileError
-from flaxdream.planning.search import LARGEST, advise, attempt, best, changes, largest_batch
+from flaxdream.planning.search import (
+    LARGEST,
+    advise,
+    attempt,
+    best,
+    changes,
+    first_that_does_not_fit,
+    largest_batch,
+)
+from tests.planning.test_table import PLAN
 
 
 def machine(room, cost):
@@ -18,9 +27,24 @@ def machine(room, cost):
 
     def measure(config):
         asked.append(config)
-        return SimpleNamespace(fits=cost(config) <= room, limit=room, chip="a chip")
+        return plan_of(cost(config), room)
 
     return measure, asked
+
+
+def plan_of(needed, room, devices=1):
+    return dataclasses.replace(
+        PLAN,
+        needed=needed,
+        limit=room,
+        devices=devices,
+        fits=None if math.isnan(room) else needed <= room,
+    )
+
+
+def refused(devices=1):
+    """A plan that does not fit, by an amount that is not known."""
+    return dataclasses.replace(PLAN, needed=None, fits=False, devices=devices)
 
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3, 7, 8, 13, 100])
@@ -41,7 +65,7 @@ def test_the_search_ends_at_the_largest_batch_that_it_tries():
 
 def test_no_largest_batch_is_named_for_a_device_whose_memory_is_not_known():
     measure, asked = machine(math.nan, lambda config: config.train_batch_size)
-    with pytest.raises(ValueError, match="the memory of a chip is not known"):
+    with pytest.raises(ValueError, match="the memory of TPU v5e is not known"):
         largest_batch(DreamBoothConfig(), measure)
     assert len(asked) == 1
 
@@ -49,7 +73,7 @@ def test_no_largest_batch_is_named_for_a_device_whose_memory_is_not_known():
 def test_advice_tries_each_change_alone_and_stops_there_when_one_is_enough():
     config = DreamBoothConfig(center_crop=True, mixed_precision="bf16")
     measure, _ = machine(1, lambda config: config.train_batch_size)
-    attempts = list(advise(config, 8, measure))
+    attempts = list(advise(config, refused(devices=8), measure))
     assert [one.changes for one in attempts] == changes(config, 8)
     assert [one.changes for one in attempts if one.fits] == [{"train_batch_size": 1, "gradient_accumulation_steps": 4}]
 
@@ -60,7 +84,7 @@ def failing(at):
     def measure(config):
         if at(config):
             raise CompileError("the compiler failed:\nno space left")
-        return SimpleNamespace(fits=config.use_8bit_adam or config.train_batch_size < 3, limit=1.0)
+        return plan_of(0 if config.use_8bit_adam or config.train_batch_size < 3 else 2, 1)
 
     return measure
 
@@ -71,7 +95,7 @@ def cannot_be(config):
 
 def test_a_compiler_that_fails_at_one_attempt_does_not_end_the_search():
     config = DreamBoothConfig(center_crop=True, train_batch_size=4)
-    attempts = list(advise(config, 1, failing(lambda config: config.remat == "full")))
+    attempts = list(advise(config, refused(), failing(lambda config: config.remat == "full")))
     assert [one.changes for one in attempts] == changes(config, 1)
     (failed,) = (one for one in attempts if one.plan is None)
     assert failed.changes["gradient_checkpointing_policy"] == "full" and "no space left" in failed.error
@@ -87,10 +111,56 @@ def test_advice_puts_changes_on_top_of_each_other_when_none_is_enough():
         return config.train_batch_size + (config.remat == "none") + (0 if config.use_8bit_adam else 1)
 
     measure, _ = machine(1, cost)
-    attempts = list(advise(DreamBoothConfig(center_crop=True, mixed_precision="bf16"), 1, measure))
+    config = DreamBoothConfig(center_crop=True, mixed_precision="bf16")
+    attempts = list(advise(config, plan_of(cost(config), 1), measure))
     assert [one.fits for one in attempts] == [False] * (len(attempts) - 1) + [True]
     last = attempts[-1].changes
-    assert last["train_batch_size"] == 1 and last["use_8bit_adam"] and last["gradient_checkpointing_policy"] == "full"
+    assert last["train_batch_size"] == 1 and last["use_8bit_adam"] and last["gradient_checkpointing_policy"] == "blocks"
+
+
+def test_what_makes_it_worse_or_cannot_be_is_not_kept_for_the_next_attempt():
+    """Accumulation that costs more than its smaller batch saves, and a device count that fsdp does not divide."""
+
+    def cost(config):
+        if config.fsdp > 1:
+            raise CompileError("the compiler failed")
+        saved = {"none": 0, "blocks": 1, "full": 2}[config.remat] + config.use_8bit_adam + config.offload_optimizer
+        return 10 - saved + (3 if config.gradient_accumulation_steps > 1 else 0)
+
+    config = DreamBoothConfig(center_crop=True, mixed_precision="bf16", train_batch_size=2)
+    measure, _ = machine(6, cost)
+    attempts = list(advise(config, plan_of(10, 6, devices=8), measure))
+    expected = {"gradient_checkpointing_policy": "full", "use_8bit_adam": True, "offload_optimizer": True}
+    assert attempts[-1].fits and attempts[-1].changes == expected
+    assert len({str(one.changes) for one in attempts}) == len(attempts)
+
+
+def test_where_no_amounts_are_known_changes_are_kept():
+    def measure(config):
+        return dataclasses.replace(refused(), fits=bool(config.use_8bit_adam and config.remat == "full"))
+
+    config = DreamBoothConfig(center_crop=True, mixed_precision="bf16", train_batch_size=1)
+    last = list(advise(config, refused(), measure))[-1]
+    assert last.fits and last.changes["use_8bit_adam"]
+
+
+def test_nothing_is_advised_for_a_device_whose_memory_is_not_known():
+    with pytest.raises(ValueError, match="--advise: the memory of TPU v5e is not known"):
+        list(advise(DreamBoothConfig(), plan_of(1, math.nan), lambda config: pytest.fail("measured")))
+
+
+def test_a_run_is_as_large_as_the_first_of_its_programs_that_does_not_fit():
+    asked = []
+
+    def plans(*fits):
+        asked.clear()
+        for number, one in enumerate(fits):
+            asked.append(number)
+            yield dataclasses.replace(PLAN, program=str(number), fits=one)
+
+    assert first_that_does_not_fit(plans(True, True, True)).program == "0" and asked == [0, 1, 2]
+    assert first_that_does_not_fit(plans(True, False, True)).program == "1" and asked == [0, 1]
+    assert first_that_does_not_fit(plans(True, None)).program == "1"
 
 
 def test_only_what_would_change_something_is_tried():

@@ -15,8 +15,8 @@ from flaxdream.planning.refusals import refusal
 from flaxdream.planning.remembered import from_dict
 from flaxdream.planning.roofline import Estimate
 from flaxdream.planning.search import LARGEST, Attempt
-from flaxdream.planning.table import attempt_line, largest_text, limits_text, plan_text, size
-from flaxdream.planning.topologies import find
+from flaxdream.planning.table import advice_text, attempt_line, largest_text, limits_text, plan_text, size
+from flaxdream.planning.topologies import attached, find
 from tests.planning.programs_text import LOOP
 
 GIB = 2**30
@@ -66,6 +66,32 @@ def test_there_must_be_room_for_code_that_was_not_generated(has_code, fits):
     buffers = Buffers({}, {}, 0, int(15.75 * GIB), 0 if has_code else None)
     plan = make_plan(Facts("train", {}, (), 8, 1.0), Compiled(LOOP, buffers, None, 1.0, has_code), find("v5e-8"), "no")
     assert (plan.fits, plan.code_guess) == (fits, 0 if has_code else CODE_OF_A_PRODUCT)
+
+
+def test_it_is_not_known_whether_a_program_fits_a_device_whose_memory_is_not():
+    buffers = Buffers({}, {}, 0, GIB, 0)
+    compiled = Compiled(LOOP, buffers, None, 1.0, True)
+    plan = make_plan(Facts("train", {}, (), 8, 1.0), compiled, attached("cpu", "cpu", 8, None), "no")
+    assert plan.fits is None and plan.as_dict()["fits"] is None
+    assert "fits not known 1.00 GiB a device; the memory of cpu is not known" in " ".join(plan_text(plan).split())
+
+
+def test_transfers_that_outlast_the_step_are_said_to_be_the_bound():
+    estimate = dataclasses.replace(PLAN.estimate, link_seconds=0.06)
+    assert "60 ms if nothing hides them; at best within the step, which they outlast: they are the bound" in " ".join(
+        plan_text(dataclasses.replace(PLAN, estimate=estimate)).split()
+    )
+    assert "outlast" not in plan_text(PLAN)
+
+
+def test_advice_ends_with_what_is_enough():
+    enough = [Attempt({"fsdp": 8}, PLAN), Attempt({"use_8bit_adam": True}, dataclasses.replace(PLAN, program="encode"))]
+    too_big = Attempt({"use_ema": False}, dataclasses.replace(PLAN, fits=False))
+    assert advice_text([too_big, *enough]) == "Enough: --fsdp 8; or --use_8bit_adam."
+    assert advice_text([too_big]).startswith("None of these is enough") and advice_text([]).startswith(
+        "It fits as it is"
+    )
+    assert "(encode)" in attempt_line(enough[1]) and "(" not in attempt_line(enough[0])
 
 
 def test_a_refusal_is_told_with_its_bytes():

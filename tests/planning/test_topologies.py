@@ -22,6 +22,10 @@ from flaxdream.planning.topologies import MACHINES, attached, find
         ("v5p-8", 4, "v5p:2x2x1"),
         ("v6e-4", 4, "v6e:2x2"),
         ("v6e-256", 256, "v6e:16x16"),
+        ("v5p", 4, "v5p:2x2x1"),
+        ("v5litepod", 8, "v5e:2x4"),
+        ("v4-4096", 2048, "v4:8x16x16"),
+        ("v5p-12288", 6144, "v5p:16x16x24"),
     ],
 )
 def test_cloud_names_are_machines(name, devices, layout):

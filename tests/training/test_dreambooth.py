@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
@@ -27,8 +29,19 @@ SETTINGS = {"train_text_encoder": True, "checkpointing_steps": 2, "use_ema": Tru
 
 @pytest.fixture(scope="module")
 def unbroken(inputs):
-    assert main(arguments(inputs, inputs / "unbroken", **SETTINGS)) == 0
+    """The folder of a run, and in `inputs / printed` what it said."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        assert main(arguments(inputs, inputs / "unbroken", **SETTINGS)) == 0
+    (inputs / "printed").write_text(said.getvalue())
     return inputs / "unbroken"
+
+
+def test_a_run_says_what_lies_in_the_memory_and_how_long_the_device_waited(inputs, unbroken):
+    words = " ".join((inputs / "printed").read_text().split())
+    for line in ("memory of a device: ", "parameters ", "optimizer ", "moving average ", "temporaries "):
+        assert line in words, words
+    assert 0 <= json.loads((unbroken / "summary.json").read_text())["host_wait_share"] < 1
 
 
 def files_of(folder):

@@ -34,13 +34,12 @@ from flaxdream.training.recipes.finetuned_model import FinetunedModel, give_up, 
 from flaxdream.training.recipes.held_out_loss import HeldOutLoss
 from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
 from flaxdream.training.recipes.previews import validation_requests
-from flaxdream.training.recipes.step_inputs import CONTEXT_ON_DEVICE, Assumed, StepInputs, step_inputs
+from flaxdream.training.recipes.step_inputs import CONTEXT_ON_DEVICE, Assumed, StepInputs, step_inputs, too_many_latents
 from flaxdream.training.step import Groups, LossOfRows
 from flaxdream.weights.model_dir import write_model_dir
 from flaxdream.weights.tokenizer import tokenize
 
 THUMBS = 12
-LATENTS_IN_MEMORY = 4 * 2**30  # bytes of moments that --cache_latents auto keeps
 
 
 class Denoising:
@@ -151,10 +150,7 @@ class Denoising:
         config, wanted = self.config, self.config.keeps_latents
         if wanted or self._loader().augments or config.cache_latents == "no":
             return not wanted
-        height, width = self._resolution
-        vae = self.model.networks.vae.config
-        size = len(self.source) * (height * width // vae.downscale**2) * vae.latent_channels * 2 * 4
-        return size > LATENTS_IN_MEMORY
+        return too_many_latents(len(self.source), self._resolution, self.model.networks.vae)
 
     def loss_of_rows(self) -> LossOfRows:
         networks, objective = self.model.networks, objective_of(self.config, self.model.scheduler)

@@ -16,6 +16,7 @@ from flaxdream.training.recipes.finetuned_model import FinetunedModel
 
 TOKENS = 77
 CONTEXT_ON_DEVICE = 2**28  # bytes of text states that a device keeps for all captions
+LATENTS_IN_MEMORY = 4 * 2**30  # bytes of moments that --cache_latents auto keeps
 
 StepInputs = tuple[dict[str, Any], dict[str, Any]]  # what does not train, and a batch
 
@@ -63,6 +64,13 @@ def step_inputs(
     del frozen["vae"]
     mean, logvar = (abstract(leaf, rows_sharding(mesh)) for leaf in _result(networks.vae, pixels, method="moments"))
     return frozen, batch | {"mean": mean, "logvar": logvar}
+
+
+def too_many_latents(images: int, resolution: tuple[int, int], vae: Network) -> bool:
+    """Whether the host is not to keep the moments of so many pictures, unless it is told to."""
+    height, width = resolution
+    per_image = (height * width // vae.config.downscale**2) * vae.config.latent_channels * 2 * 4
+    return images * per_image > LATENTS_IN_MEMORY
 
 
 def row_numbers(mesh: Mesh, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
