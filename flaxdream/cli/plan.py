@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from flaxdream.cli.flags import parse, parse_training
 from flaxdream.config.checks import compile_notes
 from flaxdream.config.plan import RECIPES, PlanConfig, plan_problems, stand_ins
+from flaxdream.config.vae import VaeConfig
 
 USAGE = (
     f"usage: flaxdream plan {{{','.join(RECIPES)}}} [the flags of that command, --config too] --topology v5e-8\n"
@@ -121,7 +122,10 @@ def assumptions(config: Any, asked: PlanConfig) -> list[str]:
     """What the plan takes for granted of the pictures, which it does not look at."""
     from flaxdream.planning.image_size import largest_size
 
-    if asked.image_count == asked.caption_count == 1:
+    few = asked.image_count == asked.caption_count == 1
+    if isinstance(config, VaeConfig):
+        return [] if few else ["--image_count and --caption_count have no effect: a VAE's training keeps no latents."]
+    if few:
         lines = ["Few pictures and captions are assumed; --image_count and --caption_count say otherwise."]
     else:
         lines = [f"Assumed: {asked.image_count} pictures with {asked.caption_count} different captions."]

@@ -24,12 +24,13 @@ class ToldStep:
     """Runs a jitted step (state, frozen, batch). Each shape of batch is compiled once, when it first comes.
 
     After the first compile `say` gets the table of a device's memory: the arrays that lie there, and what the
-    compiler adds for temporaries and code.
+    compiler adds for temporaries and code. Later it gets the sum, if a batch of another shape needs more.
     """
 
     def __init__(self, step: Any, say: Callable[[str], Any]):
         self._step, self._say = step, say
         self._compiled: dict[Any, Any] = {}
+        self._most = 0  # bytes on a device, of the shapes that came
         self._ahead: tuple[Any, Future[Any]] | None = None
 
     def compile_ahead(self, state: Any, frozen: Any, batch: Any) -> None:
@@ -46,11 +47,17 @@ class ToldStep:
         shapes = batch_shapes(batch)
         if shapes not in self._compiled:
             compiled = self._from_ahead(state, frozen, batch) or self._compile(state, frozen, batch)
-            if not self._compiled:
-                lie = {"state": state, "frozen": frozen, "batch": batch, "waiting": [batch] * AHEAD}
-                self._say(_table(compiled, lie))
+            self._tell(compiled, {"state": state, "frozen": frozen, "batch": batch, "waiting": [batch] * AHEAD})
             self._compiled[shapes] = compiled
         return self._compiled[shapes](state, frozen, batch)
+
+    def _tell(self, compiled: Any, arguments: dict[str, Any]) -> None:
+        lies = step_memory(compiled, arguments)
+        if lies.total > self._most:
+            rest = [] if self._most else memory_lines(lies, "gradients, activations")
+            what = "memory of a device, for batches of another shape:" if self._most else "memory of a device:"
+            self._say("\n".join([f"{what} {size(lies.total)}{_of_limit()}", *rest]))
+            self._most = lies.total
 
     def _compile(self, state: Any, frozen: Any, batch: Any) -> Any:
         with mesh_in_use(state):
@@ -89,8 +96,6 @@ def step_memory(compiled: Any, arguments: dict[str, Any]) -> Memory:
     return Memory(kinds, 0, results, stats.temp_size_in_bytes, stats.generated_code_size_in_bytes, host)
 
 
-def _table(compiled: Any, arguments: dict[str, Any]) -> str:
-    lies = step_memory(compiled, arguments)
+def _of_limit() -> str:
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    of = f" of {size(limit)}" if limit else ""
-    return "\n".join([f"memory of a device: {size(lies.total)}{of}", *memory_lines(lies, "gradients, activations")])
+    return f" of {size(limit)}" if limit else ""

@@ -151,6 +151,15 @@ def test_a_training_is_planned_from_its_file_of_settings(monkeypatch, capsys, tm
     assert "Assumed: 7 pictures with 3 different captions" in err and "largest bucket, " in err
 
 
+def test_a_vaes_plan_assumes_nothing_and_says_what_is_in_vain(monkeypatch, capsys):
+    monkeypatch.setattr(measuring, "measure", lambda request: PLAN)
+    flags = ["plan", "vae", *TINY, "--topology=cpu"]
+    assert main(flags) == 0
+    assert "assumed" not in capsys.readouterr().err
+    assert main([*flags, "--image_count=5"]) == 0
+    assert "--image_count and --caption_count have no effect" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_json_is_all_that_standard_output_has(capsys):
     assert main(["plan", "text_to_image", *TINY, "--topology", "cpu", "--what", "encode", "--json"]) == 0

@@ -63,14 +63,15 @@ def test_its_steps_are_bit_for_bit_those_of_the_jitted_function():
     np.testing.assert_array_equal(state["params"]["w"], same["params"]["w"])
 
 
-def test_a_batch_of_another_shape_is_compiled_for_itself():
+def test_a_batch_of_another_shape_is_compiled_for_itself_and_told_of_if_it_needs_more():
     said = []
     step, state, frozen, batch = step_and_arguments()
     told = ToldStep(step, said.append)
-    for rows in (8, 16, 8):
+    for rows in (16, 8, 16, 32, 32):
         _, _, _, batch = step_and_arguments(rows)
         state, _ = told(state, frozen, batch)
-    assert int(state["step"]) == 3 and len(said) == 1
+    assert int(state["step"]) == 5 and len(said) == 2
+    assert said[1].startswith("memory of a device, for batches of another shape: ") and "\n" not in said[1]
 
 
 def test_a_compile_ahead_for_the_same_shapes_is_used_and_changes_nothing():
