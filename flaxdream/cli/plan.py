@@ -112,7 +112,7 @@ def _plan(recipe: str, config: Any, asked: PlanConfig) -> int:
     if asked.json:
         print(json.dumps(_as_json(plans, failed, tried, advice), indent=1))
         return 1 if failed else 0
-    if asked.advise and plans:
+    if advice or (asked.advise and not failed):
         print(table.advice_text(advice))
     print(table.limits_text())
     return 1 if failed else 0

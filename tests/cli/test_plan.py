@@ -138,6 +138,13 @@ def test_advice_is_printed_once_and_ends_with_what_is_enough(monkeypatch, capsys
     assert "+-20 %" in found["limits"]
 
 
+def test_nothing_is_said_to_fit_where_the_compiler_failed(monkeypatch, capsys):
+    monkeypatch.setattr(measuring, "measure", _fails_at_sample)
+    flags = [*TINY[:2], "--compilation_cache_dir=", "--train_batch_size=4", "--topology=gpu", "--advise"]
+    assert main(["plan", *flags, "--what=train"]) == 1
+    assert "It fits as it is" not in capsys.readouterr().out
+
+
 def test_a_training_is_planned_from_its_file_of_settings(monkeypatch, capsys, tmp_path):
     asked = []
     monkeypatch.setattr(measuring, "measure", lambda request: asked.append(request) or PLAN)
