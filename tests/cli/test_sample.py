@@ -110,6 +110,7 @@ def test_every_command_explains_its_flags(command, capsys):
 
 def run(*arguments):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    environment["JAX_PLATFORMS"] = "cpu"  # the TPU's library, where there is no TPU, writes of that
     return subprocess.run(
         [sys.executable, "-m", "flaxdream", *arguments], capture_output=True, text=True, env=environment, check=False
     )

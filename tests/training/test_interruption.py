@@ -41,10 +41,10 @@ with Interruption() as interruption:
 """
 
 
-def started(program: str, **kwargs) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN + program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
-    )
+def started(program: str) -> subprocess.Popen:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen([sys.executable, "-c", RUN + program], env=environment, **pipes)
     assert process.stdout.readline() == "step 0\n", process.stderr.read()
     return process
 
