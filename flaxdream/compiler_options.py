@@ -133,4 +133,5 @@ class ToldJit:
 
 def _is_traced(arguments: Any) -> bool:
     """Whether this is within a transformed function, whose constants are traced too where it is compiled."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in (*jax.tree.leaves(arguments), jnp.asarray(0)))
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
+    return traced or isinstance(jnp.asarray(0), jax.core.Tracer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 
 from flaxdream import compiler_options as told
 from flaxdream.compiler_options import ToldJit, compiler_options, configure_compiler, with_options
+from flaxdream.planning.measuring import has_tpu_compiler
 
 PROGRAM = """
 import itertools
@@ -129,10 +129,7 @@ def test_a_fast_compile_is_for_tpus_and_until_the_next_choice():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"),
-    reason="the TPU compiler is not installed",
-)
+@pytest.mark.skipif(not has_tpu_compiler(), reason="the TPU compiler is not installed")
 def test_the_compiler_of_every_generation_knows_the_options():
     """It refuses those that it does not."""
     quiet = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}

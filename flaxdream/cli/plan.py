@@ -88,18 +88,19 @@ def _plan(recipe: str, config: Any, asked: PlanConfig) -> int:
     for line in assumptions(config, asked):
         _say(line)
 
-    def answer(changed: Any, program: str = "train") -> Plan:
+    def answer(changed: Any, program: str) -> Plan:
         request = Request(
             recipe, changed, configs, asked.topology, program, asked.caption_count, asked.full, asked.image_count
         )
         with _stopped_by_signals():
             return remembering(measure, request)
 
+    plans, failed = _plans(asked, lambda program: answer(config, program))
+    in_order = ["train", *(program for program in asked.programs if program != "train" and program not in failed)]
+
     def answer_all(changed: Any) -> Plan:
         return search.first_that_does_not_fit(answer(changed, program) for program in in_order)
 
-    plans, failed = _plans(asked, lambda program: answer(config, program))
-    in_order = ["train", *(program for program in asked.programs if program != "train" and program not in failed)]
     tried = search.largest_batch(config, _told(answer_all)) if asked.largest_batch else []
     if asked.largest_batch and not asked.json:
         print("\n".join([*map(table.attempt_line, tried), table.largest_text(tried)]))
@@ -203,7 +204,7 @@ def _as_json(plans: list[Any], failed: dict[str, str], tried: list[Any], advice:
         "largest_batch": None if largest is None else largest.changes["train_batch_size"],
         "tried": [one.as_dict() for one in tried],
         "advice": [one.as_dict() for one in advice],
-        "limits": " ".join(table.limits_text().split()),
+        "limits": table.LIMITS,
     }
 
 

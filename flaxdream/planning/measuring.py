@@ -33,9 +33,14 @@ class CompileError(RuntimeError):
     """The process that compiles ended without an answer."""
 
 
+def has_tpu_compiler() -> bool:
+    """Whether libtpu is installed, or the environment names its file."""
+    return importlib.util.find_spec("libtpu") is not None or bool(os.environ.get("TPU_LIBRARY_PATH"))
+
+
 def require_tpu_compiler() -> None:
     """ValueError where the TPU compiler is not installed."""
-    if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
+    if not has_tpu_compiler():
         raise ValueError(
             "Plans for TPUs need the TPU compiler, which runs on any Linux machine: pip install 'flaxdream[tpu]'. "
             "--topology cpu or gpu plans for this machine without it."

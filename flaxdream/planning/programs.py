@@ -21,6 +21,7 @@ from flaxdream.config.vae import VaeConfig
 from flaxdream.diffusion.samplers import make_sampler
 from flaxdream.models import build
 from flaxdream.models.network import Network
+from flaxdream.models.vae_config import VAEConfig
 from flaxdream.planning.held_bytes import bytes_by_path
 from flaxdream.planning.image_size import largest_size
 from flaxdream.planning.request import Request
@@ -130,12 +131,9 @@ def vae_program(config: VaeConfig, configs: Mapping[str, Any], mesh: Mesh) -> Pr
     return _step_program(RunState(task), {"still": still}, row_numbers(mesh, rows) | {"pixels": pixels})
 
 
-def _step_program(
-    state_of: RunState, frozen: Params, batch: dict[str, Any], *, held_out: Params | None = None
-) -> Program:
+def _step_program(state_of: RunState, frozen: Params, batch: dict[str, Any], **beside: Any) -> Program:
     state = state_of.abstract()
-    beside = {"waiting": [batch] * AHEAD, "held_out": held_out or {}}
-    arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch, **beside})
+    arguments = bytes_by_path({"state": state, "frozen": frozen, "batch": batch, "waiting": [batch] * AHEAD, **beside})
 
     def lower() -> Any:
         with mesh_in_use(state):
@@ -169,7 +167,7 @@ def assumed(request: Request) -> Assumed:
     config = request.config
     assert isinstance(config, TrainConfig)
     prior = isinstance(config, DreamBoothConfig) and config.with_prior_preservation
-    square, vae = (config.resolution, config.resolution), make_networks(config, request.configs).vae
+    square, vae = (config.resolution, config.resolution), VAEConfig.from_dict(request.configs["vae"])
     cached = config.latents_stay and (config.keeps_latents or not too_many_latents(request.image_count, square, vae))
     return Assumed(request.caption_count + prior, config.captions_vary, prior, cached)
 

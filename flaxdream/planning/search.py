@@ -114,13 +114,12 @@ def advise(config: RunConfig, plan: Plan, measure: Measure) -> Iterator[Attempt]
 
 def first_that_does_not_fit(plans: Iterable[Plan]) -> Plan:
     """The plan that does not fit, after which no more are made; if all fit, the first."""
-    first = None
+    made = []
     for plan in plans:
         if not plan.fits:
             return plan
-        first = first or plan
-    assert first is not None
-    return first
+        made.append(plan)
+    return made[0]
 
 
 def _not_known(flag: str, plan: Plan) -> str:

@@ -18,7 +18,7 @@ _WORDS = {
 _ANSWERS = {True: "yes", False: "NO", None: "not known"}
 LIMITS = (
     "The memory is the compiler's own; the size of the code is guessed by the program's products where --full is not "
-    "asked for. "
+    f"asked for. The time is an estimate by {SOURCE}"
 )
 
 
@@ -30,7 +30,7 @@ def plan_text(plan: Plan) -> str:
 
 def limits_text() -> str:
     """Where the numbers come from and what they do not know."""
-    return textwrap.fill(f"{LIMITS}The time is an estimate by {SOURCE}", WIDTH)
+    return textwrap.fill(LIMITS, WIDTH)
 
 
 def attempt_line(attempt: Attempt) -> str:

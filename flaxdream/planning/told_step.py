@@ -53,11 +53,14 @@ class ToldStep:
 
     def _tell(self, compiled: Any, arguments: dict[str, Any]) -> None:
         lies = step_memory(compiled, arguments)
-        if lies.total > self._most:
-            rest = [] if self._most else memory_lines(lies, "gradients, activations")
-            what = "memory of a device, for batches of another shape:" if self._most else "memory of a device:"
-            self._say("\n".join([f"{what} {size(lies.total)}{_of_limit()}", *rest]))
-            self._most = lies.total
+        if lies.total <= self._most:
+            return
+        total = f"{size(lies.total)}{_of_limit()}"
+        if self._compiled:
+            self._say(f"memory of a device, for batches of another shape: {total}")
+        else:
+            self._say("\n".join([f"memory of a device: {total}", *memory_lines(lies, "gradients, activations")]))
+        self._most = lies.total
 
     def _compile(self, state: Any, frozen: Any, batch: Any) -> Any:
         with mesh_in_use(state):

@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import os
 
 import pytest
 
 from flaxdream.cli import main
 from flaxdream.cli.plan import split
 from flaxdream.planning import measuring
+from flaxdream.planning.measuring import has_tpu_compiler
 from tests.planning.test_table import PLAN
 
-needs_tpu_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"),
-    reason="the TPU compiler is not installed",
-)
+needs_tpu_compiler = pytest.mark.skipif(not has_tpu_compiler(), reason="the TPU compiler is not installed")
 TINY = ["--pretrained_model_name_or_path=tiny", "--resolution=32", "--train_batch_size=1", "--compilation_cache_dir="]
 
 
@@ -49,7 +46,7 @@ def test_the_plans_flags_are_told_from_the_trainings():
         (TINY, "--topology is missing"),
         ([*TINY, "--topology", "v5e-9"], "'v5e-9' is not known"),
         ([*TINY, "--topology", "v5e-8", "--fsdp", "3"], "--fsdp 3 does not divide the 8 devices"),
-        ([*TINY, "--topology", "cpu", "--largest_batch"], "--largest_batch asks what fits"),
+        ([*TINY, "--topology", "cpu", "--largest_batch"], "JAX names none for a cpu"),
         ([*TINY, "--topology", "cpu", "--advise"], "--advise asks what fits the devices' memory, and JAX names none"),
         ([*TINY, "--topology", "cpu", "--image_count", "0"], "--image_count 0"),
         (["--topology", "v5e-8"], "--pretrained_model_name_or_path is missing"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 
 from flaxdream.cli import COMMANDS, main
+from tests.training.whole_runs import environment
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +109,8 @@ def test_every_command_explains_its_flags(command, capsys):
 
 
 def run(*arguments):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    environment["JAX_PLATFORMS"] = "cpu"  # the TPU's library, where there is no TPU, writes of that
     return subprocess.run(
-        [sys.executable, "-m", "flaxdream", *arguments], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-m", "flaxdream", *arguments], capture_output=True, text=True, env=environment(), check=False
     )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import os
 import sys
 from types import SimpleNamespace
 
@@ -17,7 +15,7 @@ from flaxdream.config import DreamBoothConfig
 from flaxdream.models.architectures import ARCHITECTURES
 from flaxdream.planning import compiling, measuring
 from flaxdream.planning.child import main as child_process
-from flaxdream.planning.measuring import CompileError, measure
+from flaxdream.planning.measuring import CompileError, has_tpu_compiler, measure
 from flaxdream.planning.request import Request
 from tests.planning.programs_text import LOOP
 from tests.planning.test_memory import ASSIGNMENT, USAGE
@@ -25,10 +23,7 @@ from tests.planning.test_memory import ASSIGNMENT, USAGE
 SMALL = DreamBoothConfig(resolution=32, train_batch_size=1, max_train_steps=1, compilation_cache_dir="")
 ARGUMENTS = {path: 512 for path in ("batch['x']", *(f"state['params']['{n}']" for n in range(4)))}
 ASKED = Request("dreambooth", SMALL, ARCHITECTURES["tiny"], "cpu", "train", 1, False)
-needs_tpu_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"),
-    reason="the TPU compiler is not installed",
-)
+needs_tpu_compiler = pytest.mark.skipif(not has_tpu_compiler(), reason="the TPU compiler is not installed")
 
 
 def child(monkeypatch, program):

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from flaxdream.training.interruption import Interruption
+from tests.training.whole_runs import environment
 
 RUN = """
 import os, signal, sys, time
@@ -43,8 +44,7 @@ with Interruption() as interruption:
 
 def started(program: str) -> subprocess.Popen:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen([sys.executable, "-c", RUN + program], env=environment, **pipes)
+    process = subprocess.Popen([sys.executable, "-c", RUN + program], env=environment(), **pipes)
     assert process.stdout.readline() == "step 0\n", process.stderr.read()
     return process
 

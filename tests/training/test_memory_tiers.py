@@ -16,7 +16,7 @@ from flaxdream.cli import main
 from flaxdream.models import attention, build
 from flaxdream.models.attention_chunked import chunked
 from flaxdream.training import adam_8bit, mesh
-from flaxdream.training.recipes import denoising
+from flaxdream.training.recipes import step_inputs
 from tests.training.smallest_model import CONFIGS
 from tests.training.whole_runs import arguments, make_inputs, metrics, tensors
 
@@ -62,7 +62,7 @@ def run(inputs, tmp_path, monkeypatch):
         for pair, bit in zip(TIERS.values(), bits, strict=True):
             changes |= pair[bit]
         if changes.pop("text", None):
-            monkeypatch.setattr(denoising, "CONTEXT_ON_DEVICE", 0)
+            monkeypatch.setattr(step_inputs, "CONTEXT_ON_DEVICE", 0)
         if "latents_cache_dir" in changes:
             changes |= {"latents_cache_dir": tmp_path / "latents"}
         changes |= {"gradient_checkpointing_policy": policy}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import sys
 import pytest
 
 from flaxdream.config.run_checks import OPTIMIZERS
+from flaxdream.planning.measuring import has_tpu_compiler
 
 PROGRAM = """
 import sys
@@ -41,10 +41,7 @@ for name in sys.argv[2:]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"),
-    reason="the TPU compiler is not installed",
-)
+@pytest.mark.skipif(not has_tpu_compiler(), reason="the TPU compiler is not installed")
 @pytest.mark.parametrize("machine", ["v4-8", "v5e-8", "v6e-8"])
 def test_states_in_host_memory_compile(machine):
     quiet = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from flaxdream.cli import main
-from flaxdream.training.recipes import cached, denoising
+from flaxdream.training.recipes import cached, step_inputs
 from flaxdream.weights.safetensors import open_safetensors
 from tests.training.smallest_model import write_smallest_model
 
@@ -98,7 +98,7 @@ def test_latents_and_text_kept_on_disk_give_the_same_numbers_and_are_made_once(d
     files = {path: path.stat().st_mtime_ns for path in (data / "cache").iterdir()}
     assert len(files) == 4
     monkeypatch.setattr(cached, "encode_pictures", None)  # would fail if it were called
-    monkeypatch.setattr(denoising, "CONTEXT_ON_DEVICE", 0)
+    monkeypatch.setattr(step_inputs, "CONTEXT_ON_DEVICE", 0)
     np.testing.assert_allclose(losses(run(data, "again", **cache)), plain, rtol=1e-6)
     assert {path: path.stat().st_mtime_ns for path in (data / "cache").iterdir()} == files
 

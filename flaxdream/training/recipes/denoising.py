@@ -34,7 +34,7 @@ from flaxdream.training.recipes.finetuned_model import FinetunedModel, give_up, 
 from flaxdream.training.recipes.held_out_loss import HeldOutLoss
 from flaxdream.training.recipes.latent_diffusion import Objective, make_loss_of_rows
 from flaxdream.training.recipes.previews import validation_requests
-from flaxdream.training.recipes.step_inputs import CONTEXT_ON_DEVICE, Assumed, StepInputs, step_inputs, too_many_latents
+from flaxdream.training.recipes.step_inputs import Assumed, StepInputs, states_fit, step_inputs, too_many_latents
 from flaxdream.training.step import Groups, LossOfRows
 from flaxdream.weights.model_dir import write_model_dir
 from flaxdream.weights.tokenizer import tokenize
@@ -128,7 +128,7 @@ class Denoising:
             return {"tokenize": lambda captions: tokenize(tokenizer, captions, warn=False)}
         captions, whole = self.source.captions, replicated(self.mesh)
         ids = tokenize(tokenizer, captions, warn=False)  # the recipe has named the pictures of those that are cut
-        fits = ids.size * encoder.config.hidden_size * 4 <= CONTEXT_ON_DEVICE
+        fits = states_fit(ids.size, encoder)
         if config.train_text_encoder or (not fits and config.latents_cache_dir is None):
             frozen["ids"] = jax.device_put(ids, whole)
             return {}
@@ -150,7 +150,7 @@ class Denoising:
         config, wanted = self.config, self.config.keeps_latents
         if wanted or self._loader().augments or config.cache_latents == "no":
             return not wanted
-        return too_many_latents(len(self.source), self._resolution, self.model.networks.vae)
+        return too_many_latents(len(self.source), self._resolution, self.model.networks.vae.config)
 
     def loss_of_rows(self) -> LossOfRows:
         networks, objective = self.model.networks, objective_of(self.config, self.model.scheduler)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from flaxdream.config.training import TrainConfig
 from flaxdream.models.network import Network
+from flaxdream.models.vae_config import VAEConfig
 from flaxdream.training.mesh import replicated, rows_sharding
 from flaxdream.training.recipes.finetuned_model import FinetunedModel
 
@@ -46,7 +47,7 @@ def step_inputs(
     rows = config.rows_per_step(mesh.size) * (2 if assumed.class_rows else 1)
     batch = row_numbers(mesh, rows)
     ids = jax.ShapeDtypeStruct((assumed.captions, TOKENS), jnp.int32, sharding=whole)
-    room = assumed.captions * TOKENS * networks.text_encoder.config.hidden_size * 4 <= CONTEXT_ON_DEVICE
+    room = states_fit(assumed.captions * TOKENS, networks.text_encoder)
     if assumed.captions_vary:
         batch["ids"] = abstract_rows(mesh, (rows, TOKENS), jnp.int32)
     elif config.train_text_encoder or (not room and config.latents_cache_dir is None):
@@ -66,10 +67,15 @@ def step_inputs(
     return frozen, batch | {"mean": mean, "logvar": logvar}
 
 
-def too_many_latents(images: int, resolution: tuple[int, int], vae: Network) -> bool:
+def states_fit(tokens: int, text_encoder: Network) -> bool:
+    """Whether a device keeps the states of so many tokens, those of all captions."""
+    return tokens * text_encoder.config.hidden_size * 4 <= CONTEXT_ON_DEVICE
+
+
+def too_many_latents(images: int, resolution: tuple[int, int], vae: VAEConfig) -> bool:
     """Whether the host is not to keep the moments of so many pictures, unless it is told to."""
     height, width = resolution
-    per_image = (height * width // vae.config.downscale**2) * vae.config.latent_channels * 2 * 4
+    per_image = (height * width // vae.downscale**2) * vae.latent_channels * 2 * 4
     return images * per_image > LATENTS_IN_MEMORY
 
 
